@@ -1,0 +1,68 @@
+# The one front door. `make` lists what there is to do.
+SHELL := /bin/bash
+.DEFAULT_GOAL := help
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+ARGS ?=
+
+.PHONY: help
+help: ## List these commands
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sort | awk -F':.*## ' '{printf "  make %-14s %s\n", $$1, $$2}'
+
+$(STAMP): requirements/dev.txt pyproject.toml
+	@deploy/check-python "$(PYTHON)"
+	@echo "==> Installing the pinned packages into $(VENV) (once)"
+	@$(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
+	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@touch $(STAMP)
+
+.PHONY: setup
+setup: $(STAMP) ## Make .venv and install everything into it
+
+.PHONY: demo
+demo: $(STAMP) ## Start a throw-away broker and database and watch two workers at work
+	@$(BIN)/worker demo $(ARGS)
+
+.PHONY: test
+test: $(STAMP) ## Run every test against a real broker and a real database (COVERAGE=1: and measure)
+	@echo "==> Running all tests (a throw-away RabbitMQ and PostgreSQL are started for them)"
+ifdef COVERAGE
+	@$(BIN)/coverage erase
+	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage combine --quiet
+	@$(BIN)/coverage report --fail-under=95
+else
+	@$(BIN)/python -m pytest $(ARGS)
+endif
+
+.PHONY: unit
+unit: $(STAMP) ## Run the unit tests only (seconds, no services)
+	@$(BIN)/python -m pytest tests/unit $(ARGS)
+
+.PHONY: check
+check: $(STAMP) ## Lint, types, floors
+	@$(BIN)/ruff check .
+	@$(BIN)/ruff format --check .
+	@$(BIN)/mypy
+	@$(BIN)/lint-imports --no-cache
+
+.PHONY: docs
+docs: $(STAMP) ## Generate docs/contracts.md from the contracts
+	@$(BIN)/worker contracts export --format markdown --output docs/contracts.md
+
+.PHONY: lock
+lock: $(STAMP) ## Pin all dependencies anew, with hashes and without addresses
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker pyproject.toml -o requirements/worker.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker --extra client --extra sandbox --group dev pyproject.toml -o requirements/dev.txt
+	@echo 'uv==$(shell $(BIN)/uv --version | cut -d" " -f2)' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links - -o requirements/installer.txt
+
+.PHONY: ci
+ci: check test ## What CI runs
+
+.PHONY: clean
+clean: ## Remove .venv and caches
+	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist

@@ -1,0 +1,146 @@
+"""Checks an event where it is made, by the rules that the worker will apply: `contracts.check(event)`.
+
+Owns how a contract's errors are told: as ErrorDetail, each with the way to the member from the top of the event.
+Promises that an event which passes is neither `undecodable` nor `invalid` nor of an `unknown_type` for a worker
+with the same contracts and the usual body limit.
+"""
+
+import difflib
+import json
+import math
+from collections.abc import Mapping
+from typing import Any
+
+from pydantic import ValidationError
+
+from contracts.confirmation import ErrorDetail
+from contracts.envelope import Envelope, Event
+from contracts.limits import (
+    INT64_MIN,
+    MAX_BODY_BYTES,
+    MAX_ERRORS,
+    MAX_ERRORS_BYTES,
+    MAX_JSON_VALUES,
+    MAX_NESTING,
+    UINT64_MAX,
+)
+from contracts.registry import contract_types
+
+_MAX_PART = 200  # characters of a member's name, which is the publisher's and may be of any length
+
+
+def check(event: Event | Mapping[str, Any]) -> list[ErrorDetail]:
+    """Everything that is wrong with an event, envelope and `data`; empty where it is right."""
+    try:
+        if isinstance(event, Event):
+            body = event.to_json()
+        else:
+            body = json.dumps(dict(event), ensure_ascii=False).encode()
+    except (ValueError, TypeError, RecursionError) as error:
+        return [_error("json_unwritable", f"the event cannot be written as JSON: {error}")]
+    return check_body(body)
+
+
+def check_body(body: bytes) -> list[ErrorDetail]:
+    """Everything that is wrong with one event as it goes over the wire, uncompressed."""
+    if len(body) > MAX_BODY_BYTES:
+        return [_error("too_large", f"an event must be at most {MAX_BODY_BYTES} bytes of JSON")]
+    try:
+        raw = json.loads(body)  # NaN passes here, and is found below with its place
+    except (ValueError, RecursionError) as error:
+        return [_error("json_invalid", f"the event is not JSON: {error}")]
+    if not isinstance(raw, dict):
+        return [_error("json_type", "an event must be a JSON object")]
+    return _misfits(raw, len(body)) or _contract_errors(raw)
+
+
+def error_details(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> list[ErrorDetail]:
+    """A contract's errors below `prefix`: at most 100 of them and 16 KiB, then how many there were.
+
+    They never hold the values of the event.
+    """
+    details: list[ErrorDetail] = []
+    room = MAX_ERRORS_BYTES
+    errors = error.errors(include_url=False, include_context=False, include_input=False)
+    for item in errors[:MAX_ERRORS]:
+        loc = tuple(p[:_MAX_PART] if isinstance(p, str) else p for p in (*prefix, *item["loc"]))
+        detail = ErrorDetail(loc=loc, msg=item["msg"][:500], type=item["type"])
+        room -= len(detail.model_dump_json().encode())
+        if room < 0:
+            break
+        details.append(detail)
+    if len(details) < len(errors):
+        kept = f"{len(errors)} errors in all, {len(details)} of them kept"
+        details.append(_error("more_errors", kept))
+    return details
+
+
+def _contract_errors(raw: dict[str, Any]) -> list[ErrorDetail]:
+    """What the envelope's rules and the contract of its type say."""
+    try:
+        envelope = Envelope.model_validate(raw)
+    except ValidationError as error:
+        return error_details(error)
+    found = contract_types().get(envelope.type)
+    if found is None:
+        return [_unknown_type(envelope.type)]
+    try:
+        found[1].model_validate(envelope.data)
+    except ValidationError as error:
+        return error_details(error, ("data",))
+    return []
+
+
+def _unknown_type(name: str) -> ErrorDetail:
+    similar = difflib.get_close_matches(name, contract_types(), n=1)
+    hint = f"did you mean {similar[0]!r}?" if similar else "see docs/contracts.md for all types"
+    return _error("unknown_type", f"{name[:_MAX_PART]!r} is not a known type; {hint}", "type")
+
+
+def _misfits(raw: dict[str, Any], size: int) -> list[ErrorDetail]:
+    """What JSON allows and the wire does not: deep nesting, numbers out of range, very many values."""
+    if not _fits(raw, MAX_NESTING):
+        return [_find_misfit(raw, (), MAX_NESTING)]
+    # A value and its separator take two bytes, so a small body need not be counted.
+    if size > 2 * MAX_JSON_VALUES and _count(raw) > MAX_JSON_VALUES:
+        text = f"an event must hold at most {MAX_JSON_VALUES} JSON values"
+        return [_error("too_many_values", text)]
+    return []
+
+
+def _fits(value: Any, depth: int) -> bool:
+    """Whether every number is in range and nothing is nested deeper than `depth` more levels."""
+    if isinstance(value, str | bool) or value is None:
+        return True
+    if isinstance(value, int):
+        return INT64_MIN <= value <= UINT64_MAX
+    if isinstance(value, float):
+        return math.isfinite(value)
+    members = value.values() if isinstance(value, dict) else value
+    return depth > 0 and all(_fits(member, depth - 1) for member in members)
+
+
+def _find_misfit(value: Any, loc: tuple[str | int, ...], depth: int) -> ErrorDetail:
+    """The first thing that does not fit, with the way to it."""
+    if isinstance(value, int):
+        return _error("int_64_bits", "an integer must fit in 64 bits", *loc)
+    if isinstance(value, float):
+        return _error("finite_number", "a number must be finite as an IEEE double", *loc)
+    if depth == 0:
+        return _error("too_deep", f"nesting must be at most {MAX_NESTING} deep", *loc[:8])
+    members = value.items() if isinstance(value, dict) else enumerate(value)
+    name, member = next(entry for entry in members if not _fits(entry[1], depth - 1))
+    return _find_misfit(member, (*loc, name), depth - 1)
+
+
+def _count(value: Any) -> int:
+    if isinstance(value, dict):
+        return 1 + sum(map(_count, value.values()))
+    if isinstance(value, list):
+        return 1 + sum(map(_count, value))
+    return 1
+
+
+def _error(kind: str, msg: str, *loc: str | int) -> ErrorDetail:
+    short = tuple(part[:_MAX_PART] if isinstance(part, str) else part for part in loc)
+    return ErrorDetail(loc=short, msg=msg, type=kind)

@@ -1,0 +1,110 @@
+"""The field types that contracts share: keys, times, text that a column can hold, money.
+
+Owns the meaning of a JSON value on the wire. Promises that a value which passes fits its column unchanged:
+nothing is rounded, cut or guessed from another JSON type (but the digits of a time behind its microseconds).
+"""
+
+import re
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Annotated, Any
+from uuid import UUID
+
+from pydantic import BeforeValidator, Field, PlainSerializer
+
+from contracts.limits import INT32_MAX, INT64_MAX
+
+# RFC 3339, section 5.6: date, "T", time, and an offset that is never left out.
+_RFC3339 = re.compile(
+    r"\d{4}-\d\d-\d\d[Tt ](?:[01]\d|2[0-3]):\d\d:\d\d(?:\.\d+)?(?:[Zz]|[+-](?:[01]\d|2[0-3]):[0-5]\d)",
+    re.ASCII,
+)
+
+
+def _utc(value: Any) -> datetime:
+    """An RFC 3339 string, or an aware datetime, as a datetime in UTC (microseconds; finer digits are cut)."""
+    if isinstance(value, str):
+        time = _parse(value)
+    elif isinstance(value, datetime):
+        time = value
+    else:
+        raise ValueError("a time must be a string in RFC 3339 form, like 2026-11-21T20:10:04.763Z")  # noqa: TRY004 (pydantic collects ValueError, not TypeError)
+    if time.tzinfo is UTC:
+        return time
+    if time.tzinfo is None:
+        raise ValueError("a time must have an offset, like Z or +02:00")
+    try:
+        return time.astimezone(UTC)
+    except OverflowError:
+        raise ValueError("a time must lie in the years 1 to 9999 in UTC") from None
+
+
+def _parse(text: str) -> datetime:
+    """RFC 3339, which is less than `datetime.fromisoformat` accepts (and, in lower-case letters, more)."""
+    if not _RFC3339.fullmatch(text):
+        raise ValueError("a time must be RFC 3339 with an offset, like 2026-11-21T20:10:04.763Z")
+    try:
+        return datetime.fromisoformat(text.upper())
+    except ValueError:
+        raise ValueError("a time must be a date and time that the calendar has") from None
+
+
+def _decimal(value: Any) -> Any:
+    """Numbers come as JSON numbers; the shortest decimal form of a double is its value on the wire."""
+    if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
+        raise ValueError("an amount must be a number")  # noqa: TRY004 (as above)
+    return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def or_default(default: Any) -> BeforeValidator:
+    """For a member that has a default: an explicit JSON null counts as not given."""
+
+    def null_means_default(value: Any) -> Any:
+        return default if value is None else value
+
+    return BeforeValidator(null_means_default)
+
+
+Key = Annotated[UUID, Field(strict=False)]
+"""A UUID as a string; version 7 recommended (locality and time order), any version accepted."""
+
+Timestamp = Annotated[datetime, BeforeValidator(_utc)]
+"""RFC 3339 with an offset; kept in UTC with microseconds."""
+
+Tenant = Annotated[str, Field(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+"""The tenant that a message belongs to."""
+
+Slug = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_-]*$", max_length=50)]
+"""A lower-case name of an open set, such as an agent type."""
+
+Text = Annotated[str, Field(min_length=1)]
+"""Text that must say something."""
+
+Name = Annotated[str, Field(min_length=1, max_length=255)]
+"""A name of at most 255 characters."""
+
+Money = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    PlainSerializer(float, return_type=float, when_used="json"),  # 14 digits survive a double
+    Field(ge=0, max_digits=14, decimal_places=6),
+]
+"""NUMERIC(14,6), not negative; more places than the column holds are refused, not rounded."""
+
+Real = Annotated[float, Field(allow_inf_nan=False)]
+"""A finite IEEE double."""
+
+Count = Annotated[int, Field(ge=0, le=INT32_MAX)]
+"""A whole number from 0 that an INTEGER column holds."""
+
+Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
+"""A whole number from 1 that an INTEGER column holds."""
+
+Milliseconds = Annotated[int, Field(ge=0, le=INT64_MAX)]
+"""A duration in milliseconds that a BIGINT column holds."""
+
+Attempt = Annotated[int, Field(ge=1, le=INT32_MAX)]
+"""Which attempt of a task an event tells of, from 1."""
+
+JsonObject = dict[str, Any]
+"""An open JSON object; its shape is described in the contract's docstring."""

@@ -1,0 +1,317 @@
+"""Publishing events and waiting for their writes, over any link to the broker.
+
+Owns what `contracts.client.Publisher` promises, but for AMQP itself. Promises: `publish` returns when the broker has
+the event, `persisted` when a reader of the database can see it; what is sent again is stored once; what an event
+holds is never logged.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Awaitable, Callable
+from types import TracebackType
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from pydantic import ValidationError
+
+from contracts.checking import check_body
+from contracts.confirmation import ErrorDetail, PersistenceConfirmed
+from contracts.envelope import Envelope, Event, EventData
+from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
+from contracts.publishing.dispatch import Dispatcher, Link
+from contracts.publishing.errors import (
+    InvalidEvent,
+    NotConfirmed,
+    NotConnected,
+    PublisherClosed,
+    PublishingError,
+    Rejected,
+    Unanswered,
+)
+from contracts.publishing.ledger import Answer, EventKey, Ledger, Pending
+from contracts.publishing.parcels import MAX_PARCEL_BYTES, Batcher, pack
+from contracts.publishing.task_events import TaskEvents
+from contracts.registry import contract_types
+
+OnReply = Callable[[bytes, str], None]
+"""Takes the body and the correlation id of a reply."""
+
+_log = logging.getLogger("contracts.client")
+
+
+class EventPublisher:
+    """Publishes events, and waits for their writes, over one connection that mends itself.
+
+    `source` and `tenant` are those of events made by `event` and `task`. With `batch` the events of one family that
+    come within `linger` seconds travel as one message, at most `max_batch_events` and `max_batch_bytes` of them: many
+    times faster where many calls run at the same time. With `replies=False` workers are not asked for answers to
+    `publish`, which spares them work where `persisted` is rarely called. `validate=False` leaves checking to the
+    worker. Every call ends within `timeout` seconds (`math.inf` for no limit) unless it is given its own.
+    `max_unanswered` and `max_unanswered_bytes` bound what is under way: calls past them wait for room.
+    """
+
+    def __init__(
+        self,
+        open_link: Callable[[OnReply], Awaitable[Link]],
+        *,
+        source: str | None = None,
+        tenant: str = "default",
+        batch: bool = False,
+        linger: float = 0.005,
+        max_batch_events: int = 500,
+        max_batch_bytes: int = 500_000,
+        replies: bool = True,
+        validate: bool = True,
+        timeout: float = 30.0,
+        close_timeout: float = 10.0,
+        max_unanswered: int = 10_000,
+        max_unanswered_bytes: int = 64 * 1024 * 1024,
+    ) -> None:
+        if not 1 <= max_batch_events <= MAX_BATCH_EVENTS:
+            raise ValueError(f"max_batch_events must be 1 to {MAX_BATCH_EVENTS}")
+        if not 1 <= max_batch_bytes <= MAX_PARCEL_BYTES:
+            raise ValueError(f"max_batch_bytes must be 1 to {MAX_PARCEL_BYTES}")
+        self._open_link = open_link
+        self._source = source
+        self._tenant = tenant
+        self._batcher = Batcher(max_batch_events, max_batch_bytes) if batch else None
+        self._linger = linger
+        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._replies = replies
+        self._validate = validate
+        self._timeout = timeout
+        self._close_timeout = close_timeout
+        self._ledger = Ledger(max_unanswered, max_unanswered_bytes)
+        self._dispatcher: Dispatcher | None = None
+
+    async def __aenter__(self) -> Self:
+        dispatcher = Dispatcher(lambda: self._open_link(self._on_reply), self._ledger, self._resend)
+        try:
+            async with asyncio.timeout(self._timeout):
+                await dispatcher.connected()
+        except BaseException as error:
+            await dispatcher.close()
+            if isinstance(error, TimeoutError):
+                raise dispatcher.trouble or NotConnected("the broker did not answer") from None
+            raise
+        self._dispatcher = dispatcher
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        try:
+            await self.close()
+        except NotConfirmed as lost:
+            if error is None:
+                raise
+            _log.warning("%s", lost)
+
+    async def close(self) -> None:
+        """Send what waits, wait for the broker and for pending `persisted` calls, then disconnect.
+
+        Raises NotConfirmed where the broker did not confirm everything within `close_timeout`.
+        """
+        dispatcher, self._dispatcher = self._dispatcher, None
+        if dispatcher is None:
+            return
+        for family in self._batcher.families() if self._batcher else ():
+            self._flush(dispatcher, family)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._close_timeout):
+                await self._ledger.quiet()
+        lost = self._ledger.abandon(NotConfirmed("the publisher was closed before an answer came"))
+        await dispatcher.close()
+        if lost:
+            raise NotConfirmed(
+                f"the broker did not confirm {lost} events before the publisher was closed; "
+                "it may have them: publish them again, a repetition is stored once"
+            )
+
+    def event(self, data: EventData, **attributes: Any) -> Event:
+        """The data in an envelope with this publisher's source and tenant."""
+        return data.event(**{"source": self._need_source(), "tenant": self._tenant, **attributes})
+
+    def task(self, task_id: UUID, *, attempt: int = 1) -> TaskEvents:
+        """Makes the events of one task, each stamped with its attempt."""
+        source = self._need_source()
+        return TaskEvents(task_id, source=source, tenant=self._tenant, attempt=attempt)
+
+    async def publish(self, event: Event, *, timeout: float | None = None) -> None:  # noqa: ASYNC109 (a call's own limit)
+        """Hand an event to the broker; returns when the broker has it on disk.
+
+        Raises InvalidEvent, NotAccepted, Unroutable, NotConnected or NotConfirmed.
+        """
+        body = self._body(event)
+        async with self._deadline(event, timeout):
+            pending = await self._submit(event, body, asked=self._replies)
+            _raise_if(await asyncio.shield(pending.accepted))
+
+    async def persisted(
+        self,
+        event: Event,
+        *,
+        timeout: float | None = None,  # noqa: ASYNC109 (as above)
+    ) -> Literal["persisted", "duplicate"]:
+        """Wait until the database has an event, publishing it where that is not done yet.
+
+        Raises Rejected, with the reason and every error, where it can never be stored; Unanswered where no worker
+        said in time what became of it; and what `publish` raises.
+        """
+        body = self._body(event)
+        answer = self._ledger.take_answer(_key(event), body)
+        if answer is None:
+            async with self._deadline(event, timeout):
+                answer = await self._answer(event, body)
+        if answer.outcome == "rejected":
+            raise Rejected(event.type, str(event.id), answer.reason, answer.errors)
+        return answer.outcome
+
+    async def _answer(self, event: Event, body: bytes) -> Answer:
+        pending = await self._submit(event, body, asked=True)
+        self._ledger.watch(pending, body)
+        try:
+            _raise_if(await asyncio.shield(pending.accepted))
+            answer = await asyncio.shield(pending.answer)
+        finally:
+            self._ledger.unwatch(pending)
+            if pending.accepted.done() and not pending.watchers:
+                self._ledger.forget(pending)  # was its answer lost, the next call sends it again
+        if isinstance(answer, PublishingError):
+            raise _copy(answer)
+        return answer
+
+    async def _submit(self, event: Event, body: bytes, *, asked: bool) -> Pending:
+        """The event as it stands in the ledger, put on its way where it was not."""
+        key = _key(event)
+        found = self._ledger.find(key)
+        if found is None:
+            await self._ledger.room(len(body))
+            found = self._ledger.find(key)
+            if found is None:
+                return self._start(key, event.type, body, asked=asked)
+            self._ledger.give_back(len(body))
+        if found.fingerprint != hash(body):
+            text = "another event with this source and id is under way"
+            raise InvalidEvent(event.type, [ErrorDetail(loc=("id",), msg=text, type="id_in_use")])
+        if asked and not found.asked:  # nobody will answer that one: send it again when it is done
+            await asyncio.shield(found.accepted)
+            self._ledger.forget(found)
+            return await self._submit(event, body, asked=asked)
+        return found
+
+    def _start(self, key: EventKey, event_type: str, body: bytes, *, asked: bool) -> Pending:
+        if self._dispatcher is None:
+            self._ledger.give_back(len(body))
+            raise PublisherClosed("the publisher is not open: use it in an 'async with' block")
+        pending = self._ledger.open(key, event_type, body, asked=asked)
+        self._dispatch(self._dispatcher, pending)
+        return pending
+
+    def _dispatch(self, dispatcher: Dispatcher, pending: Pending) -> None:
+        """Send an event, or put it to those of its family that wait for company."""
+        known = contract_types().get(pending.type)
+        if self._batcher is None or known is None:
+            dispatcher.send(pack([pending]))
+            return
+        family = known[0].name
+        for group in self._batcher.add(family, pending):
+            dispatcher.send(pack(group))
+        if family not in self._timers:
+            loop = asyncio.get_running_loop()
+            self._timers[family] = loop.call_later(self._linger, self._flush, dispatcher, family)
+
+    def _flush(self, dispatcher: Dispatcher, family: str) -> None:
+        if timer := self._timers.pop(family, None):
+            timer.cancel()
+        for group in self._batcher.take(family) if self._batcher else ():
+            dispatcher.send(pack(group))
+
+    def _resend(self) -> None:
+        """A new connection cannot bring the answers of the old one: ask again for those that are waited for."""
+        for pending in self._ledger.link_lost():
+            if self._dispatcher is not None:
+                self._dispatch(self._dispatcher, pending)
+
+    def _on_reply(self, body: bytes, correlation_id: str) -> None:
+        try:
+            envelope = Envelope.model_validate_json(body)
+            confirmation = PersistenceConfirmed.model_validate(envelope.data)
+        except ValidationError as error:
+            _log.warning(
+                "a reply of %d bytes was not understood: %d errors", len(body), error.error_count()
+            )
+            return
+        for pending, answer in self._ledger.settle(confirmation, correlation_id):
+            if answer.outcome == "rejected" and not pending.watchers:
+                _log.warning(
+                    "%s %s was rejected as %s; it is kept as a dead letter",
+                    pending.type,
+                    pending.key[1],
+                    answer.reason,
+                )
+
+    def _body(self, event: Event) -> bytes:
+        """The event as it goes over the wire, checked."""
+        try:
+            body = event.to_json()
+        except ValueError as error:
+            text = f"it cannot be written as JSON: {error}"
+            raise InvalidEvent(
+                event.type, [ErrorDetail(loc=(), msg=text, type="json_unwritable")]
+            ) from None
+        if self._validate or len(body) > MAX_BODY_BYTES:
+            errors = check_body(body)
+            if errors:
+                raise InvalidEvent(event.type, errors)
+        return body
+
+    @contextlib.asynccontextmanager
+    async def _deadline(self, event: Event, seconds: float | None) -> AsyncIterator[None]:
+        """Turns a timeout into an error that says what was waited for."""
+        limit = self._timeout if seconds is None else seconds
+        try:
+            async with asyncio.timeout(limit):
+                yield
+        except TimeoutError as error:
+            if isinstance(error, PublishingError):
+                raise
+            raise self._late(event, limit) from None
+
+    def _late(self, event: Event, limit: float) -> PublishingError:
+        if self._dispatcher is not None and self._dispatcher.trouble is not None:
+            return _copy(self._dispatcher.trouble)
+        pending = self._ledger.find(_key(event))
+        what = f"{event.type} {event.id}"
+        if pending is not None and not pending.accepted.done():
+            return NotConfirmed(
+                f"the broker did not confirm {what} within {limit:g} s; it may have it: publish it again, "
+                "a repetition is stored once"
+            )
+        return Unanswered(
+            f"no worker said within {limit:g} s what became of {what}; the broker has it: is a worker running for "
+            "its family, and is its database up? Calling again asks again"
+        )
+
+    def _need_source(self) -> str:
+        if self._source is None:
+            raise ValueError("give the publisher a source, such as source='/agents/infra-1'")
+        return self._source
+
+
+def _key(event: Event) -> EventKey:
+    return event.source, str(event.id)
+
+
+def _raise_if(error: PublishingError | None) -> None:
+    if error is not None:
+        raise _copy(error)
+
+
+def _copy(error: PublishingError) -> PublishingError:
+    """The same error for one more caller: an exception that is raised twice gathers tracebacks."""
+    return type(error)(str(error))

@@ -1,0 +1,87 @@
+"""Fixtures: one throw-away broker and database for the whole run, a database of its own and clean queues for each test."""
+
+import asyncio
+import itertools
+import os
+import sys
+from collections.abc import AsyncIterator, Iterator
+
+import pytest
+from support.broker import clean_topology
+from support.workers import Running, running_worker
+
+from worker.sandbox import Postgres, RabbitMQ, Sandbox
+from worker.settings import Settings
+
+_numbers = itertools.count()
+
+
+@pytest.fixture(scope="session")
+def sandbox() -> Iterator[Sandbox]:
+    """A broker and a database, started once; it says which it chose."""
+    with Sandbox(say=lambda text: print(text, file=sys.__stderr__)) as sandbox:
+        yield sandbox
+
+
+@pytest.fixture(scope="session")
+def postgres(sandbox) -> Postgres:
+    return sandbox.postgres
+
+
+@pytest.fixture(scope="session")
+def rabbitmq(sandbox) -> RabbitMQ:
+    return sandbox.rabbitmq
+
+
+@pytest.fixture(scope="session")
+def _template(postgres) -> str:
+    """The name of a migrated database that others are cloned from."""
+    from worker.store.migrations import upgrade
+
+    name = f"template_{os.getpid()}"
+    upgrade(postgres.create(name))
+    return name
+
+
+@pytest.fixture
+def database_url(postgres, _template) -> Iterator[str]:
+    """A fresh migrated database."""
+    name = f"test_{os.getpid()}_{next(_numbers)}"
+    yield postgres.create(name, template=_template)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def empty_database_url(postgres) -> Iterator[str]:
+    """A fresh database that was never migrated."""
+    name = f"empty_{os.getpid()}_{next(_numbers)}"
+    yield postgres.create(name)
+    postgres.drop(name)
+
+
+@pytest.fixture
+def amqp_url(sandbox) -> str:
+    """A virtual host whose topology is new: no message of another test is in it."""
+    asyncio.run(clean_topology(sandbox.amqp_url))
+    return sandbox.amqp_url
+
+
+@pytest.fixture
+def settings(database_url, amqp_url) -> Settings:
+    """Settings for a worker of this test."""
+    return Settings.load(
+        database_url=database_url,
+        amqp_url=amqp_url,
+        name="test-worker",
+        http_port=0,
+        retry_longest=0.5,
+        start_timeout=20,
+        log_level="warning",
+    )
+
+
+@pytest.fixture
+async def worker(settings) -> AsyncIterator[Running]:
+    """A worker of all families in this process."""
+    async with running_worker(settings) as running:
+        yield running

@@ -1,0 +1,279 @@
+"""The migrated database against the data model page (tests/data_model.toml), and what its constraints refuse."""
+
+import re
+import tomllib
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+MODEL = tomllib.loads(Path(__file__).parents[1].joinpath("data_model.toml").read_text())
+TABLES = MODEL["tables"]
+TYPES = {
+    "character varying": "varchar",
+    "timestamp with time zone": "timestamptz",
+    "double precision": "float8",
+}
+TASK, OTHER, JOB = (UUID(int=number) for number in (1, 2, 3))
+
+# One row of every table that its constraints accept.
+FACT = "gen_random_uuid(), '/agents/a', '\\x000102030405060708090a0b0c0d0e0f'"
+SAMPLES = {
+    "tasks": f"(task_id, request_text) VALUES ('{TASK}', 'one'), ('{OTHER}', 'two')",
+    "training_jobs": f"(job_id, agent_id, total_iterations) VALUES ('{JOB}', 'a', 10)",
+    "task_dependencies": "(task_id, depends_on_task_id, event_id, source, content_digest)"
+    f" VALUES ('{TASK}', '{OTHER}', {FACT})",
+    "execution_logs": "(log_id, task_id, step_number, agent_type, action, status, timestamp, event_id, source,"
+    f" content_digest) VALUES (gen_random_uuid(), '{TASK}', 0, 'infra', 'plan', 'running', now(), {FACT})",
+    "lifecycle_events": "(time, entity_type, entity_id, type, data, event_id, source, content_digest)"
+    f" VALUES (now(), 'task', '{TASK}', 'task.created', '{{}}', {FACT})",
+    "trajectories": "(trajectory_id, job_id, agent_id, query, reward, event_id, source, content_digest)"
+    f" VALUES (gen_random_uuid(), '{JOB}', 'a', 'q', 0.5, {FACT})",
+    "policy_checkpoints": "(checkpoint_id, job_id, agent_id, iteration, policy_data, event_id, source, content_digest)"
+    f" VALUES (gen_random_uuid(), '{JOB}', 'a', 1, '{{}}', {FACT})",
+    "outbox": "(id, family, payload) VALUES (gen_random_uuid(), 'task-lifecycle', '{}')",
+    "suspects": "(digest, family) VALUES ('\\x00', 'task-lifecycle')",
+    "dead_letters": "(id, exchange, routing_key, family, reason, body)"
+    " VALUES (gen_random_uuid(), 'agent.messages', 'task.created', 'task-lifecycle', 'invalid', '{')",
+}
+CHILDREN = ("tasks", "training_jobs")
+
+
+@pytest.fixture
+async def db(database_url):
+    connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    yield connection
+    await connection.close()
+
+
+@pytest.fixture
+async def rows(db):
+    """A database with one valid row (two tasks) in every table."""
+    for table, values in SAMPLES.items():
+        await db.execute(f"INSERT INTO {table} {values}")
+    return db
+
+
+def described(row):
+    """A column of the catalogue in the words of data_model.toml."""
+    kind = row["type"].replace(", ", ",")
+    for long, short in TYPES.items():
+        kind = kind.replace(long, short)
+    text = kind + ("!" if row["attnotnull"] else "")
+    if row["attgenerated"]:
+        return text + " generated"
+    default = re.sub(r"::(text|character varying)$", "", row["default"] or "")
+    return f"{text} = {default}" if default else text
+
+
+async def columns_of(db, table):
+    found = await db.fetch(
+        "SELECT a.attname, format_type(a.atttypid, a.atttypmod) AS type, a.attnotnull,"
+        " a.attgenerated::text AS attgenerated, pg_get_expr(d.adbin, d.adrelid) AS default"
+        " FROM pg_attribute a LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum"
+        " WHERE a.attrelid = $1::text::regclass AND a.attnum > 0 AND NOT a.attisdropped",
+        table,
+    )
+    return {row["attname"]: described(row) for row in found}
+
+
+async def constraints_of(db, table, kind):
+    found = await db.fetch(
+        "SELECT conname, pg_get_constraintdef(oid) AS definition FROM pg_constraint"
+        ' WHERE conrelid = $1::text::regclass AND contype = $2::text::"char"',
+        table,
+        kind,
+    )
+    return {row["conname"]: row["definition"] for row in found}
+
+
+async def indexes_of(db, table):
+    """Index name to what it indexes, in the words of data_model.toml."""
+    found = await db.fetch(
+        "SELECT indexname, indexdef FROM pg_indexes WHERE schemaname = 'public' AND tablename = $1",
+        table,
+    )
+    indexes = {}
+    for name, definition in found:
+        match = re.fullmatch(r".* USING (\w+) \((.*?)\)(?: WHERE (.*))?", definition)
+        text = ("" if match[1] == "btree" else f"{match[1]} ") + match[2].replace('"', "")
+        where = re.sub(r"::\w+|[()]", "", match[3]) if match[3] else None
+        indexes[name] = f"{text} WHERE {where}" if where else text
+    return indexes
+
+
+async def test_there_are_no_other_tables_or_views(db):
+    """The tables and views of the page, Alembic's own table, partitions, and nothing else."""
+    found = await db.fetch(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'public'::regnamespace"
+        " AND relkind IN ('r', 'p', 'v', 'm', 'f') AND NOT relispartition"
+    )
+    assert {name for (name,) in found} == {*TABLES, *MODEL["views"], "alembic_version"}
+
+
+@pytest.mark.parametrize("name", TABLES)
+async def test_columns_are_those_of_the_page(db, name):
+    """Names, types, NOT NULL and defaults; a default that the page does not name is our own business."""
+    table = TABLES[name]
+    expected = MODEL["common"].get(table["kind"], {}) | table["columns"]
+    expected |= {c: t for c, t in table["columns"].items() if c in expected}
+    if name == "lifecycle_events":
+        assert expected["event_id"] == "uuid!"
+    found = await columns_of(db, name)
+    assert set(found) == set(expected)
+    for column, text in expected.items():
+        actual = found[column] if " = " in text else found[column].partition(" = ")[0]
+        assert actual == text, column
+
+
+@pytest.mark.parametrize("name", TABLES)
+async def test_keys_are_those_of_the_page(db, name):
+    """Primary keys are the id, then the tenant; foreign keys likewise, with their ON DELETE."""
+    table = TABLES[name]
+    assert await constraints_of(db, name, "p") == {
+        f"pk_{name}": f"PRIMARY KEY ({', '.join(table['key'])})"
+    }
+    expected = {}
+    for column, target in table.get("foreign_keys", {}).items():
+        parent, _, action = target.partition(" ")
+        expected[f"fk_{name}_{column}"] = (
+            f"FOREIGN KEY ({column}, tenant_id) REFERENCES"
+            f" {parent}({TABLES[parent]['key'][0]}, tenant_id) ON DELETE {action}"
+        )
+    assert await constraints_of(db, name, "f") == expected
+
+
+@pytest.mark.parametrize("name", TABLES)
+async def test_indexes_are_there(db, name):
+    """Every index of the page is there, and every index is named after its table."""
+    found = await indexes_of(db, name)
+    assert set(TABLES[name].get("indexes", ())) <= set(found.values())
+    assert all(index.startswith((f"ix_{name}_", f"pk_{name}")) for index in found)
+
+
+@pytest.mark.parametrize("name", TABLES)
+async def test_checks_are_named_after_their_table(db, name):
+    """An error that names a constraint names its table too."""
+    assert all(c.startswith(f"ck_{name}_") for c in await constraints_of(db, name, "c"))
+
+
+@pytest.mark.parametrize("name", TABLES)
+async def test_only_high_volume_tables_are_partitioned(db, name):
+    """The tables of the page that grow without end, by their key."""
+    found = await db.fetchval(
+        "SELECT pg_get_partkeydef(oid) FROM pg_class WHERE oid = $1::text::regclass", name
+    )
+    expected = f"RANGE ({TABLES[name]['key'][0]})" if TABLES[name].get("partitioned") else None
+    assert found == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "column"),
+    [(name, column) for name in TABLES for column in TABLES[name].get("one_of", {})],
+)
+async def test_statuses_are_those_of_the_page(rows, name, column):
+    """Each status of the page is accepted, another one is refused by the constraint of its name."""
+    for status in TABLES[name]["one_of"][column]:
+        await rows.execute(f"UPDATE {name} SET {column} = $1", status)
+    with pytest.raises(asyncpg.CheckViolationError) as refusal:
+        await rows.execute(f"UPDATE {name} SET {column} = 'unheard_of'")
+    assert refusal.value.constraint_name == f"ck_{name}_{column}"
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if "refused" in TABLES[name]])
+async def test_bad_rows_are_refused(rows, name):
+    """Each bad value of the page is refused, by the constraint that is meant to."""
+    for change, constraint in TABLES[name]["refused"].items():
+        with pytest.raises(asyncpg.IntegrityConstraintViolationError) as refusal:
+            await rows.execute(f"UPDATE {name} SET {change}")
+        assert refusal.value.constraint_name == constraint, change
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if TABLES[name]["kind"] == "entity"])
+async def test_a_placeholder_needs_its_key_only(rows, name):
+    """A row that was only named may lack what its own message must bring, and nothing more."""
+    key = TABLES[name]["key"][0]
+    await rows.execute(f"INSERT INTO {name} ({key}, placeholder) VALUES (gen_random_uuid(), true)")
+    for column in TABLES[name]["required"]:
+        with pytest.raises(asyncpg.CheckViolationError) as refusal:
+            await rows.execute(f"UPDATE {name} SET {column} = NULL WHERE NOT placeholder")
+        assert refusal.value.constraint_name == f"ck_{name}_{column}_required"
+
+
+@pytest.mark.parametrize("name", [name for name in TABLES if TABLES[name]["kind"] == "entity"])
+async def test_updated_at_is_kept_by_trigger(rows, name):
+    """Whoever updates an entity, and whatever they say, updated_at is the time of it."""
+    before = await rows.fetchval(f"SELECT max(updated_at) FROM {name}")
+    await rows.execute(f"UPDATE {name} SET version = version + 1, updated_at = 'epoch'")
+    assert await rows.fetchval(f"SELECT min(updated_at) FROM {name}") > before
+
+
+async def test_a_tenant_cannot_reach_another_tenants_rows(rows):
+    """The same key may exist in two tenants, and a child names the parent of its own tenant only."""
+    await rows.execute(
+        "INSERT INTO tasks (task_id, tenant_id, request_text) VALUES ($1, 'acme', 'theirs')", TASK
+    )
+    with pytest.raises(asyncpg.ForeignKeyViolationError):
+        await rows.execute(
+            "INSERT INTO tasks (task_id, tenant_id, parent_task_id, request_text)"
+            " VALUES (gen_random_uuid(), 'acme', $1, 'x')",
+            OTHER,
+        )
+    await rows.execute("DELETE FROM tasks WHERE tenant_id = 'acme'")
+    assert await rows.fetchval("SELECT count(*) FROM execution_logs") == 1
+
+
+async def test_what_is_owned_goes_with_its_owner(rows):
+    """Deleting a task deletes children, logs and dependencies; a job its trajectories and checkpoints."""
+    await rows.execute("UPDATE tasks SET parent_task_id = $1 WHERE task_id = $2", TASK, OTHER)
+    await rows.execute("DELETE FROM tasks WHERE task_id = $1", TASK)
+    await rows.execute("DELETE FROM training_jobs")
+    for name in (
+        "tasks",
+        "task_dependencies",
+        "execution_logs",
+        "trajectories",
+        "policy_checkpoints",
+    ):
+        assert await rows.fetchval(f"SELECT count(*) FROM {name}") == 0, name
+    assert await rows.fetchval("SELECT count(*) FROM lifecycle_events") == 1
+
+
+async def test_durations_and_retries_are_worked_out(rows):
+    """duration_ms follows started_at and completed_at, retry_count is the attempt less one."""
+    row = await rows.fetchrow(
+        "UPDATE tasks SET attempt = 3, started_at = '2026-11-21T20:10:04.763Z',"
+        " completed_at = '2026-11-21T21:10:05.000Z' WHERE task_id = $1 RETURNING duration_ms, retry_count",
+        TASK,
+    )
+    assert tuple(row) == (3_600_237, 2)
+    with pytest.raises(asyncpg.GeneratedAlwaysError):
+        await rows.execute("UPDATE tasks SET duration_ms = 1")
+
+
+async def test_large_columns_are_compressed_as_well_as_the_server_can(db):
+    """lz4 where the server has it, on partitions too; else the server's default. Outbox rows stay as they are."""
+    methods = await db.fetchval(
+        "SELECT enumvals FROM pg_settings WHERE name = 'default_toast_compression'"
+    )
+    found = await db.fetch(
+        "SELECT attrelid::regclass::text AS name, attcompression::text FROM pg_attribute"
+        " WHERE attname IN ('steps', 'output_full', 'data', 'body', 'policy_data', 'config', 'metadata')"
+        " AND attrelid IN (SELECT oid FROM pg_class WHERE relkind IN ('r', 'p')"
+        " AND relnamespace = 'public'::regnamespace)"
+    )
+    expected = "l" if "lz4" in methods else ""
+    assert {name: method.strip("\0") for name, method in found} == dict.fromkeys(
+        (name for name, _ in found), expected
+    )
+    storage = "SELECT attstorage::text FROM pg_attribute WHERE attrelid = 'outbox'::regclass AND attname = 'payload'"
+    assert await db.fetchval(storage) == "e"
+
+
+async def test_dead_letters_are_not_held_to_a_tenant_or_a_length(rows):
+    """What came may be anything: no tenant, empty names, long texts."""
+    await rows.execute(
+        "UPDATE dead_letters SET exchange = '', routing_key = repeat('ü', 255), message_id = repeat('x', 70000),"
+        " body = '', tenant_id = repeat('t', 300)"
+    )

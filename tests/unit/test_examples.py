@@ -1,0 +1,54 @@
+"""Every example does what its name says."""
+
+import pytest
+from pydantic import ValidationError
+
+from contracts import Envelope, PersistenceConfirmed, check
+from contracts.checking import error_details
+from contracts.example_files import Example, examples, invalid_examples, valid_examples
+from contracts.registry import contract_types
+
+CONFIRMED = PersistenceConfirmed.event_type
+
+
+def _errors(example: Example) -> list[tuple[tuple[str | int, ...], str]]:
+    if example.type != CONFIRMED:
+        found = check(example.event)
+    else:  # agents read it, no family takes it: the registry does not know it
+        try:
+            PersistenceConfirmed.model_validate(Envelope.model_validate(example.event).data)
+            found = []
+        except ValidationError as error:
+            found = error_details(error, ("data",))
+    return [(detail.loc, detail.type) for detail in found]
+
+
+@pytest.mark.parametrize("example", examples(), ids=lambda e: f"{e.type}/{e.name}")
+def test_an_example_gives_exactly_the_errors_it_names(example):
+    """Valid ones pass; invalid ones fail at the named places, in that order, and nowhere else."""
+    assert _errors(example) == list(example.errors)
+    assert example.event["type"] == example.type
+    assert example.valid == example.name.startswith("valid-")
+
+
+@pytest.mark.parametrize("event_type", [*contract_types(), CONFIRMED])
+def test_every_type_has_examples(event_type):
+    """A type without examples would go without tests, documents and load."""
+    names = {example.name for example in valid_examples(event_type)}
+    assert {"valid-minimal", "valid-full"} <= names
+    assert len(invalid_examples(event_type)) >= 3
+
+
+def test_no_example_is_of_a_type_that_does_not_exist():
+    """A folder with a misspelt name would be read by nobody."""
+    assert {example.type for example in examples()} == {*contract_types(), CONFIRMED}
+
+
+@pytest.mark.parametrize("event_type", [*contract_types(), CONFIRMED])
+def test_the_full_example_gives_every_member(event_type):
+    """The full example shows all that a contract knows, so that documents and load leave nothing out."""
+    if event_type == CONFIRMED:
+        pytest.skip("its members depend on the outcome")
+    full = next(e for e in valid_examples(event_type) if e.name == "valid-full")
+    contract = contract_types()[event_type][1]
+    assert set(full.event["data"]) == set(contract.model_fields)

@@ -1,0 +1,1 @@
+"""The persistence worker: RabbitMQ in, PostgreSQL behind, confirmations out."""

@@ -1,0 +1,270 @@
+"""From the bytes of a body to JSON values, within the limits of the wire.
+
+Owns decompression and JSON. Promises bounded time and memory for any bytes, and one error, Undecodable, for all that
+is not JSON in UTF-8. A number that the wire does not allow, or a lone surrogate, inside otherwise well-formed JSON
+becomes an Unfit value, so that in a batch only the event that holds it is rejected.
+"""
+
+import json
+import re
+import zlib
+from typing import Any, Final
+
+import orjson
+import zstandard
+
+from contracts.limits import MAX_JSON_VALUES, MAX_NESTING
+
+_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
+_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_LONG_NUMBER = b"0" * 19  # the fewest digits of an integer that 64 bits may not hold
+_UINT64_MAX: Final = 2**64 - 1
+_INT64_MIN: Final = -(2**63)
+_CHUNK = 64 * 1024
+_CONTAINERS = (dict, list)
+
+
+class Undecodable(Exception):
+    """These bytes are no JSON that the wire allows; the text says why."""
+
+
+class Unfit:
+    """Stands where a JSON value was that no row can hold; `why` says which."""
+
+    __slots__ = ("spelling", "why")
+
+    def __init__(self, why: str, spelling: str) -> None:
+        self.why = why
+        self.spelling = spelling
+
+
+def unpack(body: bytes, encoding: str | None, max_bytes: int) -> bytes:
+    """The body without its content encoding, at most `max_bytes` of it. Raises Undecodable."""
+    match (encoding or "identity").lower():
+        case "identity":
+            text = body
+        case "gzip":
+            text = _gunzip(body, max_bytes)
+        case "zstd":
+            text = _unzstd(body, max_bytes)
+        case other:
+            raise Undecodable(f"content_encoding {other[:40]!r} is not gzip or zstd")
+    if len(text) > max_bytes:
+        raise Undecodable(f"the body is larger than {max_bytes} bytes")
+    return text
+
+
+def _gunzip(body: bytes, max_bytes: int) -> bytes:
+    parts: list[bytes] = []
+    size = 0
+    rest = body
+    while rest:
+        member = zlib.decompressobj(wbits=31)
+        try:
+            part = member.decompress(rest, max_bytes + 1 - size)
+        except zlib.error as error:
+            raise Undecodable(f"the body is not gzip: {error}") from None
+        size += len(part)
+        parts.append(part)
+        if size > max_bytes:
+            raise Undecodable(f"the body is larger than {max_bytes} bytes after decompression")
+        if not member.eof:
+            raise Undecodable("the body is not gzip: cut short")
+        rest = member.unused_data
+    return b"".join(parts)
+
+
+def _unzstd(body: bytes, max_bytes: int) -> bytes:
+    # A window larger than the limit is refused before memory is taken for it.
+    decompressor = zstandard.ZstdDecompressor(max_window_size=max(1024, max_bytes))
+    try:
+        with decompressor.stream_reader(body, read_across_frames=True) as reader:
+            text = reader.read(max_bytes + 1)
+            if len(text) > max_bytes:
+                raise Undecodable(f"the body is larger than {max_bytes} bytes after decompression")
+            _check_zstd_end(body)
+    except zstandard.ZstdError as error:
+        raise Undecodable(f"the body is not zstd: {error}") from None
+    return text
+
+
+def _check_zstd_end(body: bytes) -> None:
+    """A stream reader takes a frame that is cut short for its end; a decompression object knows better."""
+    rest = body
+    while rest:
+        member = zstandard.ZstdDecompressor().decompressobj()
+        for at in range(0, len(rest), _CHUNK):
+            member.decompress(rest[at : at + _CHUNK])
+            if member.eof:
+                rest = member.unused_data + rest[at + _CHUNK :]
+                break
+        else:
+            raise Undecodable("the body is not zstd: cut short")
+
+
+def parse(text: bytes) -> tuple[Any, bool]:
+    """The JSON value of a body, and whether it may hold Unfit values. Raises Undecodable."""
+    if not text:
+        raise Undecodable("the body is empty")
+    _check_value_count(text)
+    exact = _LONG_NUMBER in text.translate(_ZEROS)
+    if not exact:
+        value, exact = _parse_fast(text)
+    if exact:
+        value = _parse_exact(text)
+    if text.count(b"[") + text.count(b"{") > MAX_NESTING:
+        limit = MAX_NESTING + isinstance(value, list)  # the array around a batch is not counted
+        if _deeper_than(value, limit):
+            raise Undecodable(f"the body is nested more than {MAX_NESTING} deep")
+    return value, exact
+
+
+def _check_value_count(text: bytes) -> None:
+    """Refuse what would become too many objects in memory, before a parser sees it."""
+    if len(text) <= MAX_JSON_VALUES or _most_values(text) <= MAX_JSON_VALUES:
+        return
+    if _most_values(_STRINGS.sub(b'""', text)) > MAX_JSON_VALUES:
+        raise Undecodable(f"the body holds more than {MAX_JSON_VALUES} JSON values")
+
+
+def _most_values(text: bytes) -> int:
+    """A value stands first in the text, or follows a comma, a colon after a member's name, or an opening bracket."""
+    return text.count(b",") + text.count(b"[") + text.count(b"{") + 1
+
+
+def _parse_fast(text: bytes) -> tuple[Any, bool]:
+    """The value, or that the slow way has to be taken."""
+    try:
+        return orjson.loads(text), False
+    except orjson.JSONDecodeError as error:
+        message = str(error)
+    if "infinity" in message or "surrogate" in message:
+        return None, True
+    raise Undecodable(f"the body is not JSON: {message}")
+
+
+def _parse_exact(text: bytes) -> Any:
+    """The slow way, for bodies with a number or an escape that may be out of range: keeps every spelling."""
+    if _nesting(text) > MAX_NESTING + 1:
+        raise Undecodable(f"the body is nested more than {MAX_NESTING} deep")
+    try:
+        value = json.loads(
+            text.decode(), parse_int=_integer, parse_float=_real, parse_constant=_constant
+        )
+    except ValueError as error:
+        raise Undecodable(f"the body is not JSON: {error}") from None
+    return _mark_surrogates(value) if b"\\u" in text else value
+
+
+def _nesting(text: bytes) -> int:
+    """How deep brackets stand in one another outside strings."""
+    depth = deepest = 0
+    for byte in _STRINGS.sub(b"", text).translate(None, delete=_NO_BRACKETS):
+        depth += 1 if byte in b"[{" else -1
+        deepest = max(deepest, depth)
+    return deepest
+
+
+_NO_BRACKETS = bytes(byte for byte in range(256) if byte not in b"[]{}")
+
+
+def _integer(spelling: str) -> Any:
+    if len(spelling) > 20 or not _INT64_MIN <= int(spelling) <= _UINT64_MAX:  # noqa: PLR2004 (digits and sign of 64 bits)
+        return Unfit("an integer must fit in 64 bits", spelling)
+    return int(spelling)
+
+
+def _real(spelling: str) -> Any:
+    value = float(spelling)
+    if value in (float("inf"), float("-inf")):
+        return Unfit("a number must be finite as an IEEE double", spelling)
+    return value
+
+
+def _constant(spelling: str) -> Any:
+    raise ValueError(f"{spelling} is not JSON")
+
+
+def _mark_surrogates(value: Any) -> Any:
+    match value:
+        case str():
+            return value if _encodes(value) else Unfit("a string has a lone surrogate", value)
+        case list():
+            return [_mark_surrogates(item) for item in value]
+        case dict():
+            if not all(map(_encodes, value)):
+                return Unfit("a member's name has a lone surrogate", "")
+            return {key: _mark_surrogates(item) for key, item in value.items()}
+        case _:
+            return value
+
+
+def _encodes(text: str) -> bool:
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
+
+
+def _deeper_than(value: Any, limit: int) -> bool:
+    level = [value] if isinstance(value, _CONTAINERS) else []
+    for _ in range(limit):
+        level = [
+            child
+            for container in level
+            for child in (container.values() if type(container) is dict else container)
+            if type(child) in _CONTAINERS
+        ]
+        if not level:
+            return False
+    return True
+
+
+def find_unfit(value: Any) -> Unfit | None:
+    """The first value out of range inside a JSON value, if there is one."""
+    match value:
+        case Unfit():
+            return value
+        case dict():
+            return next(filter(None, map(find_unfit, value.values())), None)
+        case list():
+            return next(filter(None, map(find_unfit, value)), None)
+        case _:
+            return None
+
+
+def dump(value: Any) -> bytes:
+    """A parsed JSON value as bytes again, numbers that were out of range with their spelling."""
+    if find_unfit(value) is None:
+        return orjson.dumps(value)
+    return _spell(value).encode(errors="surrogatepass")
+
+
+def _spell(value: Any) -> str:
+    match value:
+        case Unfit():
+            return value.spelling if "number" in value.why or "integer" in value.why else json.dumps(value.spelling)
+        case dict():
+            return "{" + ",".join(f"{json.dumps(k)}:{_spell(v)}" for k, v in value.items()) + "}"
+        case list():
+            return "[" + ",".join(map(_spell, value)) + "]"
+        case _:
+            return json.dumps(value)
+
+
+def replace_nul(value: Any) -> tuple[Any, int]:
+    """The value with every NUL character as U+2400 (PostgreSQL has no NUL), and how many there were."""
+    match value:
+        case str():
+            count = value.count("\0")
+            return (value.replace("\0", "\u2400"), count) if count else (value, 0)
+        case list():
+            pairs = [replace_nul(item) for item in value]
+            return [item for item, _ in pairs], sum(count for _, count in pairs)
+        case dict():
+            entries = [(replace_nul(key), replace_nul(item)) for key, item in value.items()]
+            replaced = {key: item for (key, _), (item, _) in entries}
+            return replaced, sum(kc + ic for (_, kc), (_, ic) in entries)
+        case _:
+            return value, 0

@@ -1,0 +1,176 @@
+"""One connection to RabbitMQ, with the tap of the byte stream installed below aiormq.
+
+Owns opening, naming, closing and the noticing of a loss; reconnection is the caller's loop (app.py, relay.py).
+Promises one error for everything that a broker can do to a connection attempt: Unavailable, or Misconfigured where
+waiting cannot help. It rests on internals of aiormq and refuses to start where they are not as expected.
+"""
+
+import asyncio
+import inspect
+from typing import Any
+from urllib.parse import urlsplit
+
+import aio_pika
+import aiormq
+from aio_pika.abc import ConnectionParameter
+from aiormq.connection import SSLContextProvider, TransportFactory
+from yarl import URL
+
+from worker.broker.frames import Sink, Tap
+from worker.errors import Misconfigured, Unavailable
+
+BROKER_ERRORS = (
+    aiormq.exceptions.AMQPError,
+    aio_pika.exceptions.AMQPError,
+    ConnectionError,
+    OSError,
+    asyncio.TimeoutError,
+    RuntimeError,
+)
+"""What a call on a connection or channel may raise when the broker goes away under it."""
+
+
+class _TapFactory(TransportFactory):
+    """Makes the transport as aiormq would, but with the tap as its protocol."""
+
+    def __init__(self) -> None:
+        self.tap: Tap | None = None
+        self.writer: asyncio.StreamWriter | None = None
+
+    async def create(
+        self, url: URL, *, ssl_context_provider: SSLContextProvider, **kwargs: Any
+    ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        loop = asyncio.get_running_loop()
+        context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
+        reader = asyncio.StreamReader(loop=loop)
+        tap = Tap(reader, loop)
+        transport, _ = await loop.create_connection(
+            lambda: tap, url.host, url.port, ssl=context, **kwargs
+        )
+        self.tap = tap
+        self.writer = asyncio.StreamWriter(transport, tap, reader, loop)
+        return reader, self.writer
+
+
+class _TappedConnection(aio_pika.Connection):
+    """aio-pika's connection, passing our transport factory on to aiormq."""
+
+    PARAMETERS = (
+        *aio_pika.Connection.PARAMETERS,
+        ConnectionParameter(name="transport_factory", parser=lambda factory: factory, is_kwarg=True),
+    )
+
+
+def check_internals() -> None:
+    """Refuse an aiormq that is not built as this module expects; raises Misconfigured."""
+    parameters = inspect.signature(aiormq.Connection.__init__).parameters
+    if "transport_factory" not in parameters or not hasattr(TransportFactory, "create"):
+        raise Misconfigured(
+            f"aiormq {aiormq.__version__} has no transport factory; install the pinned version 7.2.4"
+        )
+
+
+class BrokerConnection:
+    """An open connection. `lost` is set once it is gone, for whatever reason."""
+
+    def __init__(self, amqp: aio_pika.Connection, factory: _TapFactory) -> None:
+        self.amqp = amqp
+        self.lost = asyncio.Event()
+        assert factory.tap is not None  # noqa: S101 (connect() went through the factory)
+        assert factory.writer is not None  # noqa: S101 (as above)
+        self._tap = factory.tap
+        self._writer = factory.writer
+        amqp.close_callbacks.add(lambda *_: self.lost.set())
+
+    @property
+    def _aiormq(self) -> aiormq.abc.AbstractConnection:
+        transport = self.amqp.transport
+        if transport is None or self.lost.is_set():
+            raise Unavailable("the connection to RabbitMQ is closed")
+        return transport.connection
+
+    @property
+    def frame_max(self) -> int:
+        """The largest frame in bytes that both sides agreed on."""
+        tuned: int = self._aiormq.connection_tune.frame_max  # type: ignore[attr-defined]
+        return tuned
+
+    @property
+    def server(self) -> str:
+        """Product and version of the broker."""
+        properties: dict[str, Any] = dict(self._aiormq.server_properties)  # type: ignore[attr-defined]
+        return f"{_word(properties.get('product'))} {_word(properties.get('version'))}"
+
+    async def channel(self, *, confirms: bool = False) -> aiormq.abc.AbstractChannel:
+        """A new channel; with `confirms` the broker answers every publish on it."""
+        try:
+            channel = await self._aiormq.channel(publisher_confirms=confirms)
+        except BROKER_ERRORS as error:
+            raise Unavailable(f"RabbitMQ refused a channel: {error}") from error
+        # A channel's end is noticed through its own future; nobody else need retrieve its exception.
+        channel.closing.add_done_callback(lambda ended: ended.cancelled() or ended.exception())
+        return channel
+
+    def attach(self, channel: aiormq.abc.AbstractChannel, sink: Sink) -> None:
+        """Hand the deliveries and confirms of a channel to a sink."""
+        self._tap.attach(channel.number, sink)
+
+    def detach(self, channel: aiormq.abc.AbstractChannel) -> None:
+        """Stop handing them over."""
+        self._tap.detach(channel.number)
+
+    def write(self, frames: bytes) -> None:
+        """Send whole frames now, or as soon as the socket takes them; nothing once the connection is lost."""
+        if not self.lost.is_set() and not self._writer.is_closing():
+            self._writer.write(frames)
+
+    async def drain(self) -> None:
+        """Wait until the socket has taken most of what was written."""
+        try:
+            await self._writer.drain()
+        except BROKER_ERRORS as error:
+            raise Unavailable(f"the connection to RabbitMQ broke: {error}") from error
+
+    async def close(self) -> None:
+        """Close it in an orderly way; what was unacknowledged goes back to its queue."""
+        try:
+            async with asyncio.timeout(5):
+                await self.amqp.close()
+        except BROKER_ERRORS:
+            self._writer.transport.abort()
+        self.lost.set()
+
+
+async def connect(url: str, *, name: str, heartbeat: int = 30, timeout: float = 10) -> BrokerConnection:  # noqa: ASYNC109 (aio-pika's own limit)
+    """Open a connection that shows up in the broker under `name`.
+
+    Raises Unavailable where the broker cannot be reached now, Misconfigured where it refuses this user or virtual host.
+    """
+    factory = _TapFactory()
+    target = URL(url).update_query({"heartbeat": str(heartbeat), "name": name})
+    connection = _TappedConnection(target, transport_factory=factory)
+    try:
+        async with asyncio.timeout(timeout):
+            await connection.connect()
+    except aiormq.exceptions.AuthenticationError as error:
+        raise Misconfigured(f"RabbitMQ at {place(url)} refused the user or password") from error
+    except BROKER_ERRORS as error:
+        if factory.writer is not None:
+            factory.writer.transport.abort()
+        if "vhost" in str(error) and "not found" in str(error):
+            raise Misconfigured(f"RabbitMQ at {place(url)} has no such virtual host") from error
+        raise Unavailable(
+            f"RabbitMQ at {place(url)} cannot be reached: {error or type(error).__name__}"
+        ) from error
+    return BrokerConnection(connection, factory)
+
+
+def place(url: str) -> str:
+    """Host, port and virtual host of an AMQP URL, without its secrets."""
+    parts = urlsplit(url)
+    default = 5671 if parts.scheme == "amqps" else 5672
+    return f"{parts.hostname}:{parts.port or default}{parts.path or '/'}"
+
+
+def _word(value: object) -> str:
+    return value.decode() if isinstance(value, bytes) else str(value)

@@ -1,0 +1,298 @@
+"""Consumes the queues of one family on one channel: what arrived, what is in hand, and settling it.
+
+Promises: a delivery is acknowledged or put back exactly once, on the channel that it came from, and never after that
+channel is gone; bodies in hand stay within the shared byte budget, whatever is in the queues.
+"""
+
+import asyncio
+import itertools
+from collections import deque
+from collections.abc import Collection, Mapping
+
+from aiormq.abc import AbstractChannel
+
+from worker.broker import frames
+from worker.broker.connection import BROKER_ERRORS, BrokerConnection
+from worker.broker.properties import parse
+from worker.errors import Unavailable
+from worker.message import Delivery
+
+_FIRST_PREFETCH = 64
+_RECENT = 1000
+
+
+class ByteBudget:
+    """The bytes of bodies that a process may hold, shared by its families."""
+
+    def __init__(self, total: int) -> None:
+        self.total = total
+        self.held = 0
+
+    def fits(self, size: int) -> bool:
+        """Whether this many more bytes stay within the budget."""
+        return self.held + size <= self.total
+
+
+class Subscription:
+    """One family's consumers on one channel.
+
+    `ended` is set when the channel, the connection or a consumer is gone: nothing arrives or can be settled any more.
+    """
+
+    def __init__(
+        self,
+        connection: BrokerConnection,
+        channel: AbstractChannel,
+        queues: Mapping[str, str],
+        budget: ByteBudget,
+        max_prefetch: int,
+    ) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._queues = queues
+        self._budget = budget
+        self._max_prefetch = max_prefetch
+        self._prefetch = 0
+        self._families: dict[bytes, str] = {}
+        self._active: list[str] = []
+        self._generation = itertools.count()
+        self._waiting: deque[Delivery] = deque()
+        self._arrived = asyncio.Event()
+        self._unsettled: dict[int, int] = {}
+        self._dropped: list[int] = []
+        self._largest = 0
+        self._since_largest = 0
+        self._resizing: asyncio.Task[None] | None = None
+        self.ended = asyncio.Event()
+        self.ended_or_stopping = asyncio.Event()
+        """Set when waiting for a service to come back has no point any more."""
+        channel.closing.add_done_callback(lambda _: self._end())
+
+    @classmethod
+    async def open(
+        cls,
+        connection: BrokerConnection,
+        queues: Mapping[str, str],
+        budget: ByteBudget,
+        max_prefetch: int = 2000,
+    ) -> "Subscription":
+        """Consume these queues (queue to family) on a new channel. Raises Unavailable where one cannot be consumed."""
+        channel = await connection.channel()
+        subscription = cls(connection, channel, queues, budget, max_prefetch)
+        connection.attach(channel, subscription)
+        await subscription._consume(min(_FIRST_PREFETCH, max_prefetch))
+        return subscription
+
+    # --- what arrives (called by the tap) ---
+
+    def fits(self, size: int) -> bool:
+        """A body is held if the budget allows it, or if this family holds nothing: one message can always move."""
+        self._observe(size)
+        return self._budget.fits(size) or not self._unsettled
+
+    def delivered(self, method: bytes, header: bytes, body: bytes | None) -> None:
+        """Take a delivery into hand, or remember that its body was dropped."""
+        tag_at = 5 + method[4]
+        tag = int.from_bytes(method[tag_at : tag_at + 8])
+        if body is None:
+            self._dropped.append(tag)
+            self._unsettled[tag] = 0
+            return
+        exchange_at = tag_at + 9
+        routing_key_at = exchange_at + 1 + method[exchange_at]
+        properties, fault = parse(header)
+        exchange, exchange_fault = _name(method[exchange_at + 1 : routing_key_at])
+        routing_key, key_fault = _name(method[routing_key_at + 1 :])
+        self._unsettled[tag] = len(body)
+        self._budget.held += len(body)
+        self._waiting.append(
+            Delivery(
+                family=self._families[method[5:tag_at]],
+                tag=tag,
+                redelivered=bool(method[tag_at + 8] & 1),
+                exchange=exchange,
+                routing_key=routing_key,
+                body=body,
+                properties=properties,
+                properties_raw=header,
+                fault=fault or exchange_fault or key_fault,
+            )
+        )
+
+    def returned(self, method: bytes, header: bytes) -> None:
+        """Nothing is published on this channel."""
+
+    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:  # noqa: FBT001 (the frame's own fields)
+        """Nothing is published on this channel."""
+
+    def cancelled(self) -> None:
+        """A consumer that the broker ended would be a worker that consumes nothing: begin anew."""
+        self._end()
+
+    def flush(self) -> None:
+        """Wake whoever waits for deliveries."""
+        if self._waiting:
+            self._arrived.set()
+        if self._dropped and not self._held:
+            self._put_back_dropped()
+
+    # --- taking and settling ---
+
+    @property
+    def waiting(self) -> deque[Delivery]:
+        """What has arrived and is not yet in a batch, oldest first."""
+        return self._waiting
+
+    @property
+    def in_hand(self) -> int:
+        """How many deliveries are neither acknowledged nor put back."""
+        return len(self._unsettled)
+
+    async def arrival(self) -> bool:
+        """Wait until something has arrived; False once the subscription has ended or is stopping and empty."""
+        while not self._waiting:
+            if self.ended_or_stopping.is_set():
+                return False
+            self._arrived.clear()
+            await self._arrived.wait()
+        return not self.ended.is_set()
+
+    def acknowledge(self, deliveries: Collection[Delivery]) -> None:
+        """Tell the broker that these are done: one frame for an unbroken run, one each for the others."""
+        if self.ended.is_set():
+            return
+        done = {delivery.tag for delivery in deliveries}
+        self._forget(done)
+        low_water = 0
+        while self._unsettled:
+            first = next(iter(self._unsettled))
+            if first not in done:
+                break
+            del self._unsettled[first]
+            done.discard(first)
+            low_water = first
+        number = self._channel.number
+        acks = [frames.ack_frame(number, low_water, multiple=True)] if low_water else []
+        for tag in sorted(done):
+            del self._unsettled[tag]
+            acks.append(frames.ack_frame(number, tag, multiple=False))
+        self._connection.write(b"".join(acks))
+        self._put_back_dropped()
+
+    def release(self, deliveries: Collection[Delivery]) -> None:
+        """Put these back into their queue, for this or another worker."""
+        if self.ended.is_set():
+            return
+        tags = [delivery.tag for delivery in deliveries]
+        self._forget(tags)
+        self._put_back(tags)
+
+    async def stop(self) -> None:
+        """Take no more from the queues; what is in hand can still be settled."""
+        self.ended_or_stopping.set()
+        if not self.ended.is_set():
+            try:
+                if self._resizing is not None:
+                    await self._resizing
+                await self._cancel(self._active)
+            except BROKER_ERRORS:
+                self._end()
+        self._arrived.set()
+
+    async def close(self) -> None:
+        """Close the channel: what is unsettled goes back to its queue."""
+        self._connection.detach(self._channel)
+        if not self.ended.is_set():
+            try:
+                await self._channel.close()
+            except BROKER_ERRORS:
+                pass
+        self._end()
+
+    @property
+    def _held(self) -> int:
+        return len(self._unsettled) - len(self._dropped)
+
+    def _forget(self, tags: Collection[int]) -> None:
+        self._budget.held -= sum(self._unsettled[tag] for tag in tags)
+
+    def _put_back_dropped(self) -> None:
+        """Return dropped bodies to the queue once there is room: at once would only bring them back at once."""
+        if self._dropped and (not self._held or self._budget.held <= self._budget.total // 2):
+            dropped, self._dropped = self._dropped, []
+            self._put_back(dropped)
+
+    def _put_back(self, tags: list[int]) -> None:
+        for tag in tags:
+            del self._unsettled[tag]
+        number = self._channel.number
+        self._connection.write(
+            b"".join(frames.requeue_frame(number, tag, multiple=False) for tag in tags)
+        )
+
+    def _end(self) -> None:
+        if not self.ended.is_set():
+            self._budget.held -= sum(self._unsettled.values())
+            self._unsettled.clear()
+            self._waiting.clear()
+            self._dropped.clear()
+            self.ended.set()
+            self.ended_or_stopping.set()
+        self._arrived.set()
+
+    # --- prefetch ---
+
+    def _observe(self, size: int) -> None:
+        """Follow the largest recent body; every doubling or halving of what fits asks for another prefetch."""
+        self._since_largest += 1
+        if size >= self._largest or self._since_largest > _RECENT:
+            self._largest, self._since_largest = size, 0
+        fitting = max(1, self._budget.total // max(1, self._largest))
+        wanted = max(1, min(self._max_prefetch, 1 << (fitting.bit_length() - 1)))
+        changes = wanted < self._prefetch or wanted >= 2 * self._prefetch
+        if changes and self._resizing is None and not self.ended_or_stopping.is_set():
+            self._resizing = asyncio.get_running_loop().create_task(self._resize(wanted))
+
+    async def _resize(self, prefetch: int) -> None:
+        """Begin consumers with another prefetch, then end the old ones: it cannot be changed while consuming."""
+        old = self._active
+        try:
+            await self._consume(prefetch)
+            await self._cancel(old)
+        except (Unavailable, *BROKER_ERRORS):
+            self._end()
+        finally:
+            self._resizing = None
+
+    async def _consume(self, prefetch: int) -> None:
+        self._prefetch = prefetch
+        generation = next(self._generation)
+        try:
+            await self._channel.basic_qos(prefetch_count=prefetch)
+            self._active = []
+            for queue, family in self._queues.items():
+                consumer_tag = f"{queue}.{generation}"
+                self._families[consumer_tag.encode()] = family
+                await self._channel.basic_consume(queue, _untapped, consumer_tag=consumer_tag)
+                self._active.append(consumer_tag)
+        except BROKER_ERRORS as error:
+            raise Unavailable(f"cannot consume: {error}") from error
+
+    async def _cancel(self, consumer_tags: list[str]) -> None:
+        for consumer_tag in consumer_tags:
+            await self._channel.basic_cancel(consumer_tag)
+
+
+async def _untapped(message: object) -> None:
+    """A delivery that reached aiormq although its channel is tapped: never, or the tap is broken."""
+    raise RuntimeError(f"a delivery went past the tap: {type(message).__name__}")
+
+
+def _name(raw: bytes) -> tuple[str, str | None]:
+    """An exchange name or routing key as text, and what is wrong with it where something is."""
+    try:
+        return raw.decode(), None
+    except UnicodeDecodeError:
+        return raw.decode(errors="replace"), "exchange or routing key: not UTF-8"
+
+

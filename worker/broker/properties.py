@@ -1,0 +1,134 @@
+"""Decodes the content header of a delivery into Properties, and says what is wrong where it cannot.
+
+Every property that is present is decoded, needed or not: a value that AMQP allows but nobody can read must show here,
+as a fault of one message, and never kill the connection. Layout: AMQP 0-9-1 specification, sections 2.3.5 and 4.2.6.
+"""
+
+from datetime import UTC, datetime
+from decimal import Decimal
+from struct import Struct
+from typing import Any
+
+from pamqp import decode as amqp_decode
+
+from worker.message import Properties
+
+_HEAD = Struct(">HHQH")  # class, weight, body size, property flags
+_LATEST_SECONDS = 253402300799  # the end of the year 9999
+_SHORT_STRINGS = {
+    0x8000: "content_type",
+    0x4000: "content_encoding",
+    0x0400: "correlation_id",
+    0x0200: "reply_to",
+    0x0100: "expiration",
+    0x0080: "message_id",
+    0x0020: "type",
+    0x0010: "user_id",
+    0x0008: "app_id",
+    0x0004: "cluster_id",
+}
+_ORDER = [1 << bit for bit in range(15, 1, -1)]
+_SMALL = {0x1000: "delivery_mode", 0x0800: "priority"}
+_FIELDS = {
+    **_SHORT_STRINGS,
+    **_SMALL,
+    0x2000: "headers",
+    0x0040: "timestamp",
+}
+_PLANS: dict[int, list[tuple[int, str]]] = {}
+
+
+def body_size(header: bytes) -> int:
+    """The number of body bytes that a content header announces."""
+    size: int = _HEAD.unpack_from(header)[2]
+    return size
+
+
+def parse(header: bytes) -> tuple[Properties, str | None]:
+    """The properties of a content header, and the fault that stopped their decoding, if any.
+
+    Never raises: what stood before the fault is kept, the rest is None.
+    """
+    properties = Properties()
+    name = "property flags"
+    try:
+        flags = _HEAD.unpack_from(header)[3]
+        if flags & 1:
+            return properties, "property flags: more than one word of flags"
+        at = _HEAD.size
+        for flag, name in _plan(flags):  # noqa: B007, PLR1704 (name is what the fault names)
+            if flag in _SHORT_STRINGS:
+                end = at + 1 + header[at]
+                raw = header[at + 1 : end]
+                if len(raw) != header[at]:
+                    return properties, f"{name}: cut short"
+                setattr(properties, name, raw.decode())
+                at = end
+            elif flag in _SMALL:
+                setattr(properties, name, header[at])
+                at += 1
+            elif name == "timestamp":
+                properties.timestamp = _timestamp(header[at : at + 8])
+                at += 8
+            else:
+                size, table = amqp_decode.field_table(header[at:])
+                properties.headers = plain(table)
+                at += size
+        if at != len(header):
+            return properties, "properties: bytes left over"
+    except Exception as error:  # noqa: BLE001 (foreign bytes: whatever the decoder raises is a fault of this message)
+        return properties, f"{name}: {_explain(error)}"
+    return properties, None
+
+
+def _plan(flags: int) -> list[tuple[int, str]]:
+    """The properties that a flag word announces, in their order on the wire (remembered: there are few words)."""
+    plan = _PLANS.get(flags)
+    if plan is None:
+        plan = [(flag, _FIELDS[flag]) for flag in _ORDER if flags & flag]
+        if len(_PLANS) < 1024:  # noqa: PLR2004 (a bound, so that hostile flag words cannot fill memory)
+            _PLANS[flags] = plan
+    return plan
+
+
+def _timestamp(raw: bytes) -> int:
+    seconds = int.from_bytes(raw, signed=False)
+    if len(raw) != 8 or seconds > _LATEST_SECONDS:  # noqa: PLR2004 (a timestamp is 64 bits)
+        raise ValueError(f"{seconds} s since 1970 is no date")
+    return seconds
+
+
+def _explain(error: Exception) -> str:
+    match error:
+        case UnicodeDecodeError():
+            return "not UTF-8"
+        case RecursionError():
+            return "nested too deeply"
+        case _:
+            return f"{error} ({type(error).__name__})"[:200]
+
+
+def plain(value: Any) -> Any:
+    """An AMQP field value as plain JSON: bytes as text or hexadecimal, times as RFC 3339, decimals as text."""
+    match value:
+        case dict():
+            return {str(key): plain(item) for key, item in value.items()}
+        case list():
+            return [plain(item) for item in value]
+        case bytes() | bytearray():
+            return _text(bytes(value))
+        case datetime():
+            return value.astimezone(UTC).isoformat()
+        case Decimal():
+            return str(value)
+        case float() if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 (NaN)
+            return str(value)
+        case _:
+            return value
+
+
+def _text(value: bytes) -> str:
+    try:
+        return value.decode()
+    except UnicodeDecodeError:
+        return value.hex()

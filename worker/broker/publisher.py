@@ -1,0 +1,155 @@
+"""Publishes with publisher confirms on a channel of its own, many messages in flight.
+
+Promises one answer for every publish: accepted, refused (nack), returned (mandatory and unroutable) or lost with the
+connection. Every publish carries a fresh AMQP message_id, so that a return is charged to the right one.
+Confirms of quorum queues come out of order, single and multiple mixed.
+"""
+
+import asyncio
+from enum import Enum
+
+from aiormq.abc import AbstractChannel
+from pamqp import commands
+
+from worker.broker import frames
+from worker.broker.connection import BrokerConnection
+from worker.broker.properties import parse
+from worker.errors import Unavailable
+from contracts.identifiers import uuid7
+
+
+class Answer(Enum):
+    """What the broker made of one publish."""
+
+    ACCEPTED = "accepted"
+    REFUSED = "refused"
+    RETURNED = "returned"
+    LOST = "lost"
+
+
+class ConfirmedPublisher:
+    """A channel in confirm mode. Ends with its connection or channel; every open publish is then LOST."""
+
+    def __init__(self, connection: BrokerConnection, channel: AbstractChannel) -> None:
+        self._connection = connection
+        self._channel = channel
+        self._frame_max = connection.frame_max
+        self._tag = 0
+        self._open: dict[int, asyncio.Future[Answer]] = {}
+        self._by_message_id: dict[str, int] = {}
+        self._message_ids: dict[int, str] = {}
+        self._returned: set[int] = set()
+        self.ended = asyncio.Event()
+        channel.closing.add_done_callback(lambda _: self._end())
+
+    @classmethod
+    async def open(cls, connection: BrokerConnection) -> "ConfirmedPublisher":
+        """A publisher on a new channel of this connection."""
+        channel = await connection.channel(confirms=True)
+        publisher = cls(connection, channel)
+        connection.attach(channel, publisher)
+        return publisher
+
+    def publish(
+        self,
+        exchange: str,
+        routing_key: str,
+        body: bytes,
+        *,
+        content_type: str | None = None,
+        content_encoding: str | None = None,
+        correlation_id: str | None = None,
+        headers: dict[str, str] | None = None,
+        mandatory: bool = False,
+    ) -> "asyncio.Future[Answer]":
+        """Send a persistent message at once; the future holds the broker's answer. Raises ValueError for names past 255 bytes."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        if self.ended.is_set():
+            answer.set_result(Answer.LOST)
+            return answer
+        message_id = str(uuid7())
+        properties = commands.Basic.Properties(
+            content_type=content_type,
+            content_encoding=content_encoding,
+            headers=dict(headers) if headers else None,
+            delivery_mode=2,
+            correlation_id=correlation_id,
+            message_id=message_id,
+        ).marshal()
+        method = frames.publish_method(exchange, routing_key, mandatory=mandatory)
+        pieces = frames.publish_frames(
+            self._channel.number, method, properties, body, self._frame_max
+        )
+        self._tag += 1
+        self._open[self._tag] = answer
+        if mandatory:
+            self._by_message_id[message_id] = self._tag
+            self._message_ids[self._tag] = message_id
+        self._connection.write(b"".join(pieces))
+        return answer
+
+    async def drain(self) -> None:
+        """Wait until the socket has taken most of what was published."""
+        await self._connection.drain()
+
+    async def close(self) -> None:
+        """Close the channel; open publishes are LOST."""
+        self._connection.detach(self._channel)
+        if not self.ended.is_set():
+            await self._channel.close()
+        self._end()
+
+    def fits(self, size: int) -> bool:
+        """Bodies of returned messages are not kept."""
+        return size == 0
+
+    def delivered(self, method: bytes, header: bytes, body: bytes | None) -> None:
+        """Nothing is consumed on this channel."""
+
+    def returned(self, method: bytes, header: bytes) -> None:
+        """Remember that a mandatory publish found no queue; its confirm follows."""
+        properties, _ = parse(header)
+        tag = self._by_message_id.get(properties.message_id or "")
+        if tag is not None:
+            self._returned.add(tag)
+
+    def confirmed(self, tag: int, multiple: bool, ack: bool) -> None:  # noqa: FBT001 (the frame's own fields)
+        """Settle one publish, or all up to it."""
+        answer = Answer.ACCEPTED if ack else Answer.REFUSED
+        if not multiple:
+            self._settle(tag, answer)
+            return
+        # Tags are handed out in order and a dict keeps it: the open ones up to this tag stand in front.
+        while self._open and (first := next(iter(self._open))) <= tag:
+            self._settle(first, answer)
+
+    def cancelled(self) -> None:
+        """There is no consumer to cancel."""
+
+    def flush(self) -> None:
+        """Every answer is handed over as it comes."""
+
+    def _settle(self, tag: int, answer: Answer) -> None:
+        future = self._open.pop(tag, None)
+        if message_id := self._message_ids.pop(tag, None):
+            self._by_message_id.pop(message_id, None)
+        if tag in self._returned:
+            self._returned.discard(tag)
+            answer = Answer.RETURNED if answer is Answer.ACCEPTED else answer
+        if future is not None and not future.done():
+            future.set_result(answer)
+
+    def _end(self) -> None:
+        self.ended.set()
+        for tag in list(self._open):
+            self._settle(tag, Answer.LOST)
+
+
+async def publish_once(publisher: ConfirmedPublisher, answer: "asyncio.Future[Answer]") -> Answer:
+    """The broker's answer to one publish; raises Unavailable where the connection was lost first."""
+    await publisher.drain()
+    result = await answer
+    if result is Answer.LOST:
+        raise Unavailable("the connection to RabbitMQ broke before a publish was confirmed")
+    return result

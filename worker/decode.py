@@ -1,0 +1,206 @@
+"""Delivery to messages: encoding, JSON, envelope, contract. Pure: bytes in, Message or Rejected out, never an exception.
+
+One delivery gives one item, or in batch mode one for each event, in order.
+"""
+
+from collections.abc import Mapping
+from functools import cache
+from hashlib import blake2b
+from typing import Any
+from uuid import UUID
+
+import orjson
+from pydantic import TypeAdapter, ValidationError
+
+from contracts.confirmation import Reason
+from contracts.envelope import Envelope, EventData
+from contracts.fields import Tenant
+from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES, MAX_ERRORS, MAX_ERRORS_BYTES
+from contracts.registry import ContractFamily
+from worker import telemetry
+from worker.body import Undecodable, dump, find_unfit, parse, replace_nul, unpack
+from worker.message import Decoded, Delivery, Message, Rejected
+
+_NUL = b"\\u0000"
+_NOT_EXTENSIONS = frozenset(
+    {"specversion", "id", "source", "type", "time", "datacontenttype", "tenantid", "data"}
+)
+
+
+class Decoder:
+    """Decodes the deliveries of one family."""
+
+    def __init__(self, family: ContractFamily, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+        self._name = family.name
+        self._types: Mapping[str, type[EventData]] = family.types
+        self._max_body_bytes = max_body_bytes
+
+    def decode(self, delivery: Delivery) -> list[Decoded]:
+        """What one delivery holds."""
+        if delivery.fault:
+            return [reject(delivery, "undecodable", [("", f"AMQP property {delivery.fault}")])]
+        try:
+            text = unpack(
+                delivery.body, delivery.properties.content_encoding, self._max_body_bytes
+            )
+            value, exact = parse(text)
+        except Undecodable as error:
+            return [reject(delivery, "undecodable", [("", str(error))])]
+        holds_nul = _NUL in text
+        if not isinstance(value, list):
+            return [self._event(delivery, None, value, exact=exact, holds_nul=holds_nul)]
+        if not 1 <= len(value) <= MAX_BATCH_EVENTS:
+            text_ = f"a batch must hold 1 to {MAX_BATCH_EVENTS} events, this one holds {len(value)}"
+            return [reject(delivery, "undecodable", [("", text_)])]
+        return [
+            self._event(delivery, index, event, exact=exact, holds_nul=holds_nul)
+            for index, event in enumerate(value)
+        ]
+
+    def _event(
+        self, delivery: Delivery, index: int | None, raw: Any, *, exact: bool, holds_nul: bool
+    ) -> Decoded:
+        if unfit := find_unfit(raw) if exact else None:
+            return _reject_event(delivery, index, raw, "undecodable", [("", unfit.why)])
+        if not isinstance(raw, dict):
+            return _reject_event(delivery, index, raw, "invalid", [("", "an event must be an object")])
+        try:
+            return self._message(delivery, index, raw, holds_nul=holds_nul)
+        except ValidationError as error:
+            return _reject_event(delivery, index, raw, "invalid", error)
+
+    def _message(
+        self, delivery: Delivery, index: int | None, raw: dict[str, Any], *, holds_nul: bool
+    ) -> Decoded:
+        digest_of = raw
+        if holds_nul:
+            raw, replaced = replace_nul(raw)
+            telemetry.nul_characters_replaced.labels(self._name).inc(replaced)
+        envelope = Envelope.model_validate(raw)
+        contract = self._types.get(envelope.type)
+        if contract is None:
+            why = f"{envelope.type!r} is not a type of the family {self._name!r}"
+            return _reject_event(delivery, index, digest_of, "unknown_type", [("type", why)])
+        data: dict[str, Any] = raw["data"]
+        try:
+            fields = contract.model_validate(data)
+        except ValidationError as error:
+            return _reject_event(delivery, index, digest_of, "invalid", error, prefix=("data",))
+        return Message(
+            delivery=delivery,
+            index=index,
+            type=envelope.type,
+            id=envelope.id,
+            tenant=envelope.tenantid,
+            source=envelope.source,
+            time=envelope.time,
+            key=_key(contract, fields, envelope.id),
+            data=data,
+            fields=fields,
+            digest=digest(envelope.type, envelope.tenantid, digest_of["data"]),
+            extensions=_extensions(raw),
+        )
+
+
+def digest(event_type: str, tenant: str, data: dict[str, Any]) -> bytes:
+    """16 bytes that two messages share if, and only if, they say the same: over type, tenant and data as received."""
+    content = orjson.dumps([event_type, tenant, data], option=orjson.OPT_SORT_KEYS)
+    return blake2b(content, digest_size=16).digest()
+
+
+def _key(contract: type[EventData], fields: EventData, event_id: UUID) -> tuple[UUID, ...]:
+    """The members that the contract names as key, if all are given; else the event's id."""
+    values = tuple(getattr(fields, name) for name in contract.key_fields)
+    return values if values and None not in values else (event_id,)
+
+
+def _extensions(raw: dict[str, Any]) -> dict[str, Any] | None:
+    """Every attribute that has no column of its own."""
+    if raw.keys() <= _NOT_EXTENSIONS:
+        return None
+    extensions = {
+        name: value
+        for name, value in raw.items()
+        if name not in _NOT_EXTENSIONS and value is not None
+    }
+    return extensions or None
+
+
+def reject(
+    delivery: Delivery, reason: Reason, errors: list[tuple[str, str]], **identity: Any
+) -> Rejected:
+    """A rejection of a whole delivery; `errors` are pairs of a place ("" = the whole) and a sentence."""
+    details = [
+        {"loc": [place] if place else [], "msg": text, "type": reason} for place, text in errors
+    ]
+    return Rejected(delivery, None, reason, details, delivery.body, **identity)
+
+
+def _reject_event(
+    delivery: Delivery,
+    index: int | None,
+    raw: Any,
+    reason: Reason,
+    errors: list[tuple[str, str]] | ValidationError,
+    prefix: tuple[str, ...] = (),
+) -> Rejected:
+    """A rejection of one event, with as much of its identity as can be read."""
+    if isinstance(errors, ValidationError):
+        details = error_details(errors, prefix)
+    else:
+        details = [{"loc": [place] if place else [], "msg": msg, "type": reason} for place, msg in errors]
+    rejected = Rejected(
+        delivery, index, reason, details, delivery.body if index is None else dump(raw)
+    )
+    identify(rejected, raw)
+    return rejected
+
+
+def identify(rejected: Rejected, raw: Any) -> None:
+    """Read as much of an event's identity as there is: for people, and for the publisher who waits."""
+    if isinstance(raw, dict):
+        rejected.id = rejected.key = _string(raw.get("id"))
+        rejected.type = _string(raw.get("type"))
+        rejected.source = _string(raw.get("source"))
+        rejected.tenant = _tenant(raw.get("tenantid", "default"))
+
+
+def error_details(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
+    """Pydantic's errors as {loc, msg, type}: at most 100 of them and 16 KiB, and how many there were."""
+    details: list[dict[str, Any]] = []
+    room = MAX_ERRORS_BYTES
+    for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]:
+        detail = {
+            "loc": [_short(part) for part in (*prefix, *item["loc"])],
+            "msg": item["msg"][:500],
+            "type": item["type"],
+        }
+        room -= len(orjson.dumps(detail))
+        if room < 0:
+            break
+        details.append(detail)
+    if len(details) < error.error_count():
+        msg = f"{error.error_count()} errors in all, {len(details)} of them kept"
+        details.append({"loc": [], "msg": msg, "type": "more_errors"})
+    return details
+
+
+def _short(part: int | str) -> int | str:
+    """A place in the data; names of members are the publisher's, of any length and with any character."""
+    return part if isinstance(part, int) else part[:200].replace("\0", "\u2400")
+
+
+def _string(value: Any) -> str | None:
+    return value[:1024].replace("\0", "\u2400") if isinstance(value, str) else None
+
+
+@cache
+def _tenants() -> TypeAdapter[str]:
+    return TypeAdapter(Tenant)
+
+
+def _tenant(value: Any) -> str | None:
+    try:
+        return _tenants().validate_python(value, strict=True)
+    except ValidationError:
+        return None

@@ -1,0 +1,47 @@
+"""The only place that grows: one module a family, found by its being here. Importing this registers every table.
+
+Promises that contracts and tables fit: start-up fails on a gap or an overlap.
+"""
+
+import importlib
+import pkgutil
+from collections.abc import Iterable, Mapping
+from functools import cache
+
+from contracts import registry
+from worker.errors import Misconfigured
+
+# lifecycle_events and the operational tables belong to no family; named here so that the metadata is complete.
+from worker.store import lifecycle, operational  # noqa: F401
+from worker.store.declaration import Family, Plan, make_plan
+
+FOUNDATION_REVISION = "0001"
+"""The migration that the tables of no family need."""
+
+_modules = [
+    importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)
+]
+
+
+@cache
+def families() -> Mapping[str, Family]:
+    """Every family by name. Raises Misconfigured where a contract family has no tables or tables no contract."""
+    found = {module.FAMILY.name: module.FAMILY for module in _modules if hasattr(module, "FAMILY")}
+    alone = found.keys() ^ registry.families().keys()
+    if alone:
+        raise Misconfigured(
+            f"only one of contracts/ and worker/families/ knows the family {', '.join(sorted(alone))}"
+        )
+    return found
+
+
+@cache
+def plan() -> Plan:
+    """Where every event type of every family goes."""
+    return make_plan(families().values())
+
+
+def required_revisions(names: Iterable[str] | None = None) -> set[str]:
+    """The migrations that these families (all, if none are named) need."""
+    chosen = families() if names is None else {n: families()[n] for n in names if n in families()}
+    return {FOUNDATION_REVISION} | {family.revision for family in chosen.values()}

@@ -1,0 +1,250 @@
+"""Publishes what the outbox holds: confirmation events and replies, with publisher confirms.
+
+On a connection of its own, since a broker alarm that blocks publishing must not block draining. At once when handed
+over in memory, and by a sweep when a worker died in between. Promises at least once: a row is deleted only after the
+broker took all of it.
+"""
+
+import asyncio
+import random
+from collections import deque
+from collections.abc import Iterator, Sequence
+from datetime import UTC
+from typing import Any
+from uuid import UUID, uuid5
+
+import orjson
+import structlog
+
+from contracts.confirmation import EXCHANGE
+from contracts.envelope import CONTENT_TYPE
+from contracts.limits import MAX_CONFIRMATION_BYTES
+from worker import telemetry
+from worker.broker.connection import connect
+from worker.broker.publisher import Answer, ConfirmedPublisher
+from worker.crash_points import reached
+from worker.errors import Misconfigured, Unavailable
+from worker.store import outbox
+from worker.store.database import Database
+from worker.store.outbox import OutboxEntry
+
+log = structlog.get_logger()
+
+_MOST_PENDING_ITEMS = 50_000
+_AT_ONCE = 64
+_SWEEP_ROWS = 200
+
+
+class Relay:
+    """The outbox's publisher. `submit` never waits; `run` works until it is cancelled."""
+
+    def __init__(
+        self,
+        database: Database,
+        broker_url: str,
+        *,
+        worker: str,
+        sweep_after: float = 30,
+        retry_longest: float = 3,
+    ) -> None:
+        self._database = database
+        self._broker_url = broker_url
+        self._worker = worker
+        self._sweep_after = sweep_after
+        self._retry_longest = retry_longest
+        self._pending: deque[OutboxEntry] = deque()
+        self._pending_items = 0
+        self._publishing = 0
+        self._wake = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+
+    def submit(self, entry: OutboxEntry) -> None:
+        """Publish this entry as soon as may be. What no longer fits in memory is left to the sweep."""
+        self._pending.append(entry)
+        self._pending_items += _items(entry)
+        while self._pending_items > _MOST_PENDING_ITEMS and len(self._pending) > 1:
+            self._pending_items -= _items(self._pending.popleft())
+        self._idle.clear()
+        self._wake.set()
+
+    async def idle(self) -> None:
+        """Wait until everything that was handed over is published and its rows are deleted."""
+        await self._idle.wait()
+
+    async def run(self) -> None:
+        """Connect, publish and sweep, again and again."""
+        pause = 0.05
+        while True:
+            try:
+                connection = await connect(self._broker_url, name=f"{self._worker} relay")
+            except (Unavailable, Misconfigured) as error:
+                # It worked at start: a refusal now is a broker that is still starting, or being changed.
+                log.warning("relay waits", error=str(error))
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                pause = min(2 * pause, self._retry_longest)
+                continue
+            pause = 0.05
+            try:
+                publisher = await ConfirmedPublisher.open(connection)
+                async with asyncio.TaskGroup() as tasks:
+                    tasks.create_task(self._publish_submitted(publisher))
+                    tasks.create_task(self._sweep_regularly(publisher))
+            except* Unavailable as group:
+                log.warning("relay begins anew", error=str(group.exceptions[0]))
+            finally:
+                await connection.close()
+            await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 (jitter)
+
+    async def _publish_submitted(self, publisher: ConfirmedPublisher) -> None:
+        while True:
+            while not self._pending:
+                self._idle.set()
+                self._wake.clear()
+                await _first(self._wake, publisher.ended)
+                if publisher.ended.is_set():
+                    raise Unavailable("the relay's channel was closed")
+            entries = [self._pending.popleft() for _ in range(min(_AT_ONCE, len(self._pending)))]
+            try:
+                await self._publish(publisher, entries)
+            except BaseException:
+                self._pending.extendleft(reversed(entries))
+                raise
+            await self._delete_patiently(entries)
+            self._pending_items -= sum(map(_items, entries))
+
+    async def _delete_patiently(self, entries: Sequence[OutboxEntry]) -> None:
+        """Delete published rows, however long the database is away: publishing them again would be noise."""
+        pause = 0.05
+        while True:
+            try:
+                async with self._database.transaction() as connection:
+                    await outbox.delete(connection, [entry.id for entry in entries])
+            except Unavailable as error:
+                log.warning("relay waits", error=str(error))
+                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                pause = min(2 * pause, self._retry_longest)
+            else:
+                return
+
+    async def _sweep_regularly(self, publisher: ConfirmedPublisher) -> None:
+        while True:
+            try:
+                while await self.sweep_once(publisher):
+                    pass
+            except Unavailable as error:
+                if publisher.ended.is_set():
+                    raise
+                log.warning("sweep waits", error=str(error))
+            await asyncio.sleep(self._sweep_after * random.uniform(0.2, 0.4))  # noqa: S311 (jitter)
+
+    async def sweep_once(self, publisher: ConfirmedPublisher) -> int:
+        """Publish rows that nobody published for a while; returns how many. One sweeper works at a time."""
+        async with self._database.transaction() as connection:
+            entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS)
+            if entries:
+                await self._publish(publisher, entries)
+                await outbox.delete(connection, [entry.id for entry in entries])
+        telemetry.outbox_swept.inc(len(entries))
+        return len(entries)
+
+    async def _publish(self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]) -> None:
+        """Publish all events and replies of these entries. Raises Unavailable unless the broker took all it has to."""
+        events: list[asyncio.Future[Answer]] = []
+        replies: list[asyncio.Future[Answer]] = []
+        for entry in entries:
+            for group in entry.payload["groups"]:
+                routing_key = f"{group['family']}.{group['outcome']}.{group['tenant']}"
+                for body in confirmation_bodies(entry, group, self._worker):
+                    events.append(
+                        publisher.publish(EXCHANGE, routing_key, body, content_type=CONTENT_TYPE)
+                    )
+            for reply in entry.payload["replies"]:
+                for body in confirmation_bodies(entry, reply, self._worker):
+                    replies.append(_reply(publisher, reply, body))
+        await publisher.drain()
+        answers = await asyncio.gather(*events, *replies)
+        reached("after_publish")
+        for kind, count in (("event", len(events)), ("reply", len(replies))):
+            telemetry.outbox_published.labels(kind).inc(count)
+        refused = sum(answer is not Answer.ACCEPTED for answer in answers[: len(events)])
+        lost = sum(answer is Answer.LOST for answer in answers)
+        if refused or lost:
+            telemetry.outbox_failed.inc(refused + lost)
+            raise Unavailable(f"RabbitMQ did not take {refused + lost} confirmations")
+
+
+def _reply(
+    publisher: ConfirmedPublisher, reply: dict[str, Any], body: bytes
+) -> asyncio.Future[Answer]:
+    correlation_id = reply["correlation_id"]
+    return publisher.publish(
+        "", reply["reply_to"], body, content_type=CONTENT_TYPE, correlation_id=correlation_id
+    )
+
+
+def confirmation_bodies(
+    entry: OutboxEntry, group: dict[str, Any], worker: str
+) -> Iterator[bytes]:
+    """The `persistence.confirmed` events for one outcome and tenant, each at most 1 MiB."""
+    committed_at = entry.committed_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    chunk: list[dict[str, Any]] = []
+    size = number = 0
+    for item in group["items"]:
+        length = len(orjson.dumps(item))
+        if chunk and size + length > MAX_CONFIRMATION_BYTES - 4096:
+            yield _event(entry, group, worker, committed_at, chunk, number)
+            chunk, size, number = [], 0, number + 1
+        chunk.append(item)
+        size += length + 1
+    yield _event(entry, group, worker, committed_at, chunk, number)
+
+
+def _event(
+    entry: OutboxEntry,
+    group: dict[str, Any],
+    worker: str,
+    committed_at: str,
+    items: list[dict[str, Any]],
+    number: int,
+) -> bytes:
+    event = {
+        "specversion": "1.0",
+        "id": _event_id(entry.id, group, number),
+        "source": f"/workers/{worker}",
+        "type": "persistence.confirmed",
+        "time": committed_at,
+        "datacontenttype": "application/json",
+        "tenantid": group["tenant"],
+        "data": {
+            "family": group["family"],
+            "outcome": group["outcome"],
+            "tenant": group["tenant"],
+            "worker": worker,
+            "committed_at": committed_at,
+            "items": items,
+        },
+    }
+    return orjson.dumps(event)
+
+
+def _event_id(entry_id: UUID, group: dict[str, Any], number: int) -> str:
+    """The same id whenever the same row is published again, so that readers can tell a repetition."""
+    name = f"{group['family']}/{group['outcome']}/{group['tenant']}/{group.get('reply_to', '')}/{group.get('correlation_id', '')}/{number}"
+    return str(uuid5(entry_id, name))
+
+
+def _items(entry: OutboxEntry) -> int:
+    return sum(len(group["items"]) for group in entry.payload["groups"])
+
+
+async def _first(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+

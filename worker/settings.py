@@ -1,0 +1,129 @@
+"""The only reader of the environment: every setting, its default, and what it means.
+
+Promises that a secret in DATABASE_URL or AMQP_URL is never printed: both are shown by `database_place` and
+`broker_place` only. `worker run --help` lists what stands here.
+"""
+
+import os
+import socket
+from functools import cached_property
+from typing import Annotated, Any, Self
+from urllib.parse import urlsplit
+
+from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
+from pydantic_settings import BaseSettings, SettingsConfigDict
+
+from worker.errors import Misconfigured
+
+_MIB = 1024 * 1024
+
+
+class Settings(BaseSettings):
+    """What an operator can set. DATABASE_URL and AMQP_URL matter; the rest has safe defaults."""
+
+    model_config = SettingsConfigDict(env_prefix="WORKER_", extra="ignore", frozen=True)
+
+    database_url: SecretStr = Field(
+        validation_alias=AliasChoices("DATABASE_URL", "database_url"),
+        description="PostgreSQL: postgresql+asyncpg://user:password@host:5432/database (postgresql:// is accepted)",
+    )
+    amqp_url: SecretStr = Field(
+        validation_alias=AliasChoices("AMQP_URL", "amqp_url"),
+        description="RabbitMQ: amqp://user:password@host:5672/vhost, or amqps:// for TLS",
+    )
+    name: Annotated[str, Field(min_length=1, max_length=200)] = Field(
+        default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
+        description="this worker's name in logs, confirmations and connections",
+    )
+    families: str = Field("", description="families to consume, comma-separated; empty = all")
+    batch_messages: int = Field(500, ge=1, le=10_000, description="most deliveries in one transaction")
+    batch_bytes: int = Field(8 * _MIB, ge=1, description="most bytes of bodies in one transaction (one delivery may exceed it)")
+    transactions: int = Field(2, ge=1, le=16, description="transactions in flight per family")
+    prefetch: int = Field(2000, ge=1, le=65535, description="most deliveries in hand per family")
+    memory_budget: int = Field(64 * _MIB, ge=1024, description="most bytes of bodies in hand per process")
+    max_body_bytes: int = Field(8 * _MIB, ge=1024, description="largest body after decompression; a larger one is rejected")
+    reply_queues: str = Field("agent.replies.*", description="pattern of queues that replies may be sent to, besides direct reply-to")
+    http_host: str = Field("127.0.0.1", description="address of /livez, /readyz and /metrics (0.0.0.0 in a container)")
+    http_port: int = Field(8080, ge=0, le=65535, description="port of the same; process i of --processes takes this port + i; 0 = off")
+    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    grace: float = Field(20, gt=0, description="seconds to finish what is in hand after SIGTERM")
+    start_timeout: float = Field(60, ge=0, description="seconds to wait for PostgreSQL and RabbitMQ at start before exiting with 3")
+    statement_timeout: float = Field(60, gt=0, description="seconds a statement may take before the batch is tried again")
+    retry_longest: float = Field(3, gt=0, description="longest pause in seconds between attempts while a service is away")
+    outbox_sweep_after: float = Field(30, gt=0, description="seconds after which an unpublished outbox row is taken over")
+    pause_seconds: float = Field(60, gt=0, description="how long a family pauses when most of its messages are refused")
+    pause_window: int = Field(1000, ge=1, description="messages that this is judged by")
+    pause_minimum: int = Field(200, ge=1, description="fewest messages that it is judged by")
+    pause_sources: int = Field(3, ge=1, description="fewest sources that must be refused")
+    crash_point: str = Field("", description="for tests: the point at which the worker kills itself")
+
+    @field_validator("database_url", mode="after")
+    @classmethod
+    def _is_postgresql(cls, value: SecretStr) -> SecretStr:
+        url = value.get_secret_value()
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
+            raise ValueError("must begin with postgresql+asyncpg:// or postgresql://")
+        return SecretStr(f"postgresql+asyncpg://{rest}")
+
+    @field_validator("amqp_url", mode="after")
+    @classmethod
+    def _is_amqp(cls, value: SecretStr) -> SecretStr:
+        if urlsplit(value.get_secret_value()).scheme not in ("amqp", "amqps"):
+            raise ValueError("must begin with amqp:// or amqps://")
+        return value
+
+    @classmethod
+    def load(cls, **given: Any) -> Self:
+        """Settings from the environment; `given` overrides. Raises Misconfigured naming every wrong one."""
+        try:
+            return cls(**{key: value for key, value in given.items() if value is not None})
+        except ValidationError as error:
+            raise Misconfigured(_explain(error)) from None
+
+    @cached_property
+    def database(self) -> str:
+        """The database URL with its secret, for the driver only."""
+        return self.database_url.get_secret_value()
+
+    @cached_property
+    def broker(self) -> str:
+        """The broker URL with its secret, for the driver only."""
+        return self.amqp_url.get_secret_value()
+
+    @property
+    def database_place(self) -> str:
+        """Where the database is, without secrets."""
+        return place(self.database, 5432)
+
+    @property
+    def broker_place(self) -> str:
+        """Where the broker is, without secrets."""
+        return place(self.broker, 5671 if self.broker.startswith("amqps") else 5672)
+
+    @property
+    def family_names(self) -> tuple[str, ...]:
+        """The chosen families; empty for all."""
+        return tuple(name.strip() for name in self.families.split(",") if name.strip())
+
+
+def place(url: str, default_port: int) -> str:
+    """Host, port and path of a URL, without its secrets."""
+    parts = urlsplit(url)
+    return f"{parts.hostname or 'localhost'}:{parts.port or default_port}{parts.path or '/'}"
+
+
+def environment_name(field: str) -> str:
+    """The environment variable that sets a field."""
+    return field.upper() if field in ("database_url", "amqp_url") else f"WORKER_{field.upper()}"
+
+
+def _explain(error: ValidationError) -> str:
+    """Each wrong setting with its variable and what is wrong; never a value that may hold a secret."""
+    problems = []
+    for item in error.errors(include_url=False, include_input=False, include_context=False):
+        name = environment_name(str(item["loc"][0]).lower() if item["loc"] else "?")
+        problems.append(
+            f"{name} is not set" if item["type"] == "missing" else f"{name}: {item['msg']}"
+        )
+    return "; ".join(problems) + " (see 'worker run --help' for all settings)"

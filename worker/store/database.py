@@ -1,0 +1,161 @@
+"""The connection to PostgreSQL: pool, transactions, and what every SQLSTATE means for a message.
+
+Promises that each failure of a statement comes out as one of three: Invalid (never), Unavailable (not now),
+Misconfigured (stop); and that a connection which failed is not used again.
+"""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from typing import Any
+
+import asyncpg
+from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from worker.errors import Invalid, Misconfigured, Unavailable, WorkerError
+
+# SQLSTATE classes (two characters) and codes (five), PostgreSQL documentation, appendix A. The longer match decides.
+_INVALID = ("21", "22", "23", "44", "54", "P0001")
+_UNAVAILABLE = (
+    "08",  # connection exception
+    "25006",  # read-only transaction: an old primary after a failover
+    "25P03",  # idle-in-transaction timeout
+    "25P04",  # transaction timeout
+    "28",  # credentials are being rotated: wait for them
+    "3D",  # database is being restored
+    "40",  # serialisation failure, deadlock
+    "53",  # disk full, out of memory, too many connections
+    "55",  # object in use, lock not available
+    "57",  # operator intervention: shutdown, cancelled statement
+    "58",  # input/output error
+    "XX",  # internal error: this server, not this row
+)
+
+
+def meaning(sqlstate: str, text: str) -> WorkerError:
+    """What an error of the server means, as the one table of the worker says."""
+    for length in (5, 2):
+        if sqlstate[:length] in _INVALID:
+            return Invalid(text, sqlstate)
+        if sqlstate[:length] in _UNAVAILABLE:
+            return Unavailable(f"PostgreSQL: {text} ({sqlstate})")
+    return Misconfigured(
+        f"PostgreSQL refused a statement for a reason that is no message's fault: {text} ({sqlstate}). "
+        "Are all migrations applied (alembic upgrade head), and may this role write?"
+    )
+
+
+def translate(error: BaseException) -> WorkerError:
+    """Any exception of a driver call, as one of the worker's own."""
+    if isinstance(error, WorkerError):
+        return error
+    if isinstance(error, DBAPIError) and error.orig is not None:
+        error = error.orig.__cause__ or error.orig
+    if isinstance(error, asyncpg.InterfaceError):
+        if isinstance(error, asyncpg.DataError) or "invalid input" in str(error):
+            return Invalid(str(error)[:500])
+        return Unavailable(f"PostgreSQL: {error}")
+    if isinstance(error, asyncpg.PostgresError):
+        return meaning(error.sqlstate or "XX000", _sentence(error))
+    if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError, SQLAlchemyError)):
+        return Unavailable(f"PostgreSQL: {error or type(error).__name__}")
+    return Unavailable(f"PostgreSQL: {error!r}")
+
+
+def _sentence(error: asyncpg.PostgresError) -> str:
+    """The server's message, and the constraint or column where it names one; no row values, they may be secret."""
+    place = error.constraint_name or error.column_name
+    return f"{error.message} ({place})" if place and place not in str(error.message) else str(error.message)
+
+
+class Database:
+    """A pool of connections to one database."""
+
+    def __init__(
+        self, url: str, *, name: str, pool_size: int = 10, statement_timeout: float = 60
+    ) -> None:
+        self.engine: AsyncEngine = create_async_engine(
+            url,
+            pool_size=pool_size,
+            max_overflow=4,
+            pool_timeout=10,
+            pool_recycle=1800,
+            connect_args={
+                "timeout": 10,
+                "command_timeout": statement_timeout,
+                "server_settings": {"application_name": name[:63], "TimeZone": "UTC"},
+            },
+        )
+
+    @asynccontextmanager
+    async def connection(self) -> AsyncIterator[AsyncConnection]:
+        """A SQLAlchemy connection in a transaction that commits at the end. Raises Invalid, Unavailable, Misconfigured."""
+        try:
+            async with self.engine.begin() as connection:
+                yield connection
+        except (SQLAlchemyError, OSError, TimeoutError, asyncpg.PostgresError) as error:
+            raise translate(error) from error
+
+    @asynccontextmanager
+    async def transaction(self) -> AsyncIterator[asyncpg.Connection]:
+        """The driver's own connection in a READ COMMITTED transaction, for bulk statements.
+
+        It commits at the end of the block; any exception rolls back and is translated. A connection that failed in any
+        way but a refused row is closed, so that a pool does not stay with an old primary.
+        """
+        try:
+            checked_out = await self.engine.connect()
+        except Exception as error:
+            raise translate(error) from error
+        committing = False
+        try:
+            raw = await checked_out.get_raw_connection()
+            driver: Any = raw.driver_connection
+            transaction = driver.transaction()
+            await transaction.start()
+            try:
+                yield driver
+            except BaseException:
+                await _roll_back(transaction)
+                raise
+            committing = True
+            await transaction.commit()
+        except (asyncio.CancelledError, GeneratorExit):
+            await _discard(checked_out)
+            raise
+        except Exception as error:
+            meant = translate(error)
+            if isinstance(meant, Unavailable):
+                meant.ambiguous = committing
+            if not isinstance(meant, Invalid):
+                await _discard(checked_out)
+            raise meant from error
+        finally:
+            await asyncio.shield(checked_out.close())
+
+    async def check(self) -> str:
+        """The server's version, once it has answered. Raises as `connection` does."""
+        async with self.connection() as connection:
+            version = await connection.exec_driver_sql("SHOW server_version")
+            return str(version.scalar_one())
+
+    async def close(self) -> None:
+        """Close every connection."""
+        await self.engine.dispose()
+
+
+async def _roll_back(transaction: Any) -> None:
+    """Roll back as far as the connection still answers; if it does not, the server rolls back by itself."""
+    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await transaction.rollback()
+
+
+async def _discard(connection: AsyncConnection) -> None:
+    """Close a connection instead of giving it back to the pool."""
+    with suppress(SQLAlchemyError, OSError, asyncpg.InterfaceError):
+        raw = await connection.get_raw_connection()
+        driver: Any = raw.driver_connection
+        if driver is not None:
+            driver.terminate()
+        await connection.invalidate()

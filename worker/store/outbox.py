@@ -1,0 +1,146 @@
+"""The transactional outbox: what has to be confirmed is committed with the data, one row a transaction.
+
+Promises that a row is deleted only by whoever has the broker's acknowledgement for all of it, or found it done.
+Source of the pattern: Chris Richardson, "Transactional outbox".
+"""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any
+from uuid import UUID
+
+import asyncpg
+import orjson
+
+from contracts.identifiers import uuid7
+from worker.message import Accepted, Rejected
+
+SWEEP_LOCK = 0x6167656E742D6F62
+"""The advisory lock that lets one sweeper work at a time."""
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxEntry:
+    """One row: for each outcome and tenant the items to confirm, and the replies that publishers asked for."""
+
+    id: UUID
+    family: str
+    payload: dict[str, Any]
+    committed_at: datetime
+
+
+Settled = Accepted | Rejected
+
+
+def payload(outcomes: Sequence[Settled], reply_allowed: "ReplyRule") -> dict[str, Any]:
+    """What has to be told: {"groups": [...], "replies": [...]}, ready for the row and for the relay."""
+    groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    replies: dict[tuple[int, str, str, str], dict[str, Any]] = {}
+    for outcome in outcomes:
+        family, name, tenant, item = describe(outcome)
+        groups.setdefault((family, name, tenant), []).append(item)
+        delivery = (outcome.message if isinstance(outcome, Accepted) else outcome).delivery
+        if delivery.properties.reply_to and reply_allowed(delivery.properties.reply_to):
+            key = (id(delivery), family, name, tenant)
+            reply = replies.get(key)
+            if reply is None:
+                reply = replies[key] = {
+                    "reply_to": delivery.properties.reply_to,
+                    "correlation_id": delivery.properties.correlation_id or item["id"],
+                    "family": family,
+                    "outcome": name,
+                    "tenant": tenant,
+                    "items": [],
+                }
+            reply["items"].append(item)
+    return {
+        "groups": [
+            {"family": family, "outcome": name, "tenant": tenant, "items": items}
+            for (family, name, tenant), items in groups.items()
+        ],
+        "replies": list(replies.values()),
+    }
+
+
+class ReplyRule:
+    """Which reply_to addresses are honoured; the others are ignored and counted by the caller's `count`."""
+
+    def __init__(self, pattern: str, count: Any) -> None:
+        self._prefix, self._star, self._suffix = pattern.partition("*")
+        self._count = count
+
+    def __call__(self, reply_to: str) -> bool:
+        """Whether a reply may be sent to this queue."""
+        allowed = reply_to.startswith("amq.rabbitmq.reply-to.") or (
+            reply_to.startswith(self._prefix) and reply_to.endswith(self._suffix)
+            if self._star
+            else bool(self._prefix) and reply_to == self._prefix
+        )
+        if not allowed:
+            self._count()
+        return allowed
+
+
+def describe(outcome: Settled) -> tuple[str, str, str, dict[str, Any]]:
+    """Family, outcome, tenant and confirmation item of one settled message."""
+    if isinstance(outcome, Accepted):
+        message = outcome.message
+        item: dict[str, Any] = {
+            "id": str(message.id),
+            "type": message.type,
+            "key": message.key_text,
+            "source": message.source,
+        }
+        return message.delivery.family, outcome.outcome, message.tenant, item
+    item = {
+        "id": outcome.id,
+        "type": outcome.type,
+        "key": outcome.key,
+        "source": outcome.source,
+        "reason": outcome.reason,
+        "errors": outcome.errors,
+    }
+    return outcome.delivery.family, "rejected", outcome.tenant or "default", item
+
+
+async def write(connection: asyncpg.Connection, family: str, content: dict[str, Any]) -> UUID:
+    """Add the row to the transaction; returns its id."""
+    entry_id = uuid7()
+    await connection.execute(
+        "INSERT INTO outbox (id, family, payload) VALUES ($1, $2, $3::text::json)",
+        entry_id,
+        family,
+        orjson.dumps(content).decode(),
+    )
+    return entry_id
+
+
+async def delete(connection: asyncpg.Connection, ids: Iterable[UUID]) -> None:
+    """Remove rows whose confirmations the broker has."""
+    await connection.execute("DELETE FROM outbox WHERE id = ANY($1::uuid[])", list(ids))
+
+
+async def claim(connection: asyncpg.Connection, older_than: float, limit: int) -> list[OutboxEntry]:
+    """The oldest rows that nobody has published for this many seconds; none while another sweeper is at work.
+
+    The lock ends with the transaction.
+    """
+    if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", SWEEP_LOCK):
+        return []
+    rows = await connection.fetch(
+        "SELECT id, family, payload::text, created_at FROM outbox "
+        "WHERE created_at < now() - make_interval(secs => $1) ORDER BY created_at LIMIT $2",
+        older_than,
+        limit,
+    )
+    return [
+        OutboxEntry(row["id"], row["family"], orjson.loads(row["payload"]), row["created_at"])
+        for row in rows
+    ]
+
+
+async def count(connection: asyncpg.Connection) -> int:
+    """How many rows wait."""
+    waiting: int = await connection.fetchval("SELECT count(*) FROM outbox")
+    return waiting

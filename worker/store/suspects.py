@@ -1,0 +1,40 @@
+"""Messages that may have killed a worker: attempts to handle one alone, recorded before it is handled.
+
+Promises that an attempt which ends in any way is forgotten, and that one which ends the process is counted.
+"""
+
+from hashlib import blake2b
+
+from worker.message import Delivery
+from worker.store.database import Database
+
+MOST_ATTEMPTS = 3
+"""Recorded attempts without an end after which a message becomes a dead letter."""
+
+
+def digest(delivery: Delivery) -> bytes:
+    """What a suspect is known by over redeliveries: family, AMQP message id and body."""
+    state = blake2b(digest_size=16)
+    for part in (delivery.family, delivery.properties.message_id or ""):
+        state.update(part.encode() + b"\0")
+    state.update(delivery.body)
+    return state.digest()
+
+
+async def begin(database: Database, delivery: Delivery) -> int:
+    """Record that an attempt begins; returns how many have begun without an end, this one counted."""
+    async with database.transaction() as connection:
+        attempts: int = await connection.fetchval(
+            "INSERT INTO suspects AS s (digest, family, attempts) VALUES ($1, $2, 1) "
+            "ON CONFLICT (digest) DO UPDATE SET attempts = s.attempts + 1, started_at = now() "
+            "RETURNING attempts",
+            digest(delivery),
+            delivery.family,
+        )
+    return attempts
+
+
+async def end(database: Database, delivery: Delivery) -> None:
+    """Forget the attempts: this one ended, however it did."""
+    async with database.transaction() as connection:
+        await connection.execute("DELETE FROM suspects WHERE digest = $1", digest(delivery))

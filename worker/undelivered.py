@@ -1,0 +1,69 @@
+"""Messages that no family's pipeline took: unroutable ones, and those that the broker dead-lettered.
+
+Promises that each becomes a dead letter with its whole body; where it was published to first is restored, so that a
+replay goes there.
+"""
+
+from dataclasses import replace
+from typing import Any
+
+from contracts.confirmation import Reason
+from worker.body import Undecodable, parse, unpack
+from worker.broker.topology import queue_name
+from worker.decode import identify, reject
+from worker.message import Decoded, Delivery
+
+_MAX_BODY_BYTES = 8 * 1024 * 1024
+
+
+def unroutable(delivery: Delivery) -> list[Decoded]:
+    """A message from the alternate exchange: no family's queue is bound for its routing key."""
+    text = (
+        f"no queue is bound for the routing key {delivery.routing_key!r}: is it spelt as the type, "
+        "is the family deployed, was 'worker topology apply' run?"
+    )
+    return [_rejected(delivery, "unroutable", text)]
+
+
+def dead_lettered(delivery: Delivery) -> list[Decoded]:
+    """A message that the broker dead-lettered, as it was before."""
+    death = _latest_death(delivery)
+    cause = str(death.get("reason", "unknown"))
+    reason: Reason
+    match cause:
+        case "expired":
+            reason, text = "expired", "its own AMQP expiration passed before a worker took it"
+        case "delivery_limit":
+            reason, text = "delivery_limit", "it was handed out more often than its queue allows"
+        case _:
+            reason, text = "dead_lettered", f"the broker dead-lettered it: {cause}"
+    keys = death.get("routing-keys")
+    original = replace(
+        delivery,
+        exchange=str(death.get("exchange", delivery.exchange)),
+        routing_key=str(keys[0]) if isinstance(keys, list) and keys else delivery.routing_key,
+    )
+    return [_rejected(original, reason, text)]
+
+
+def family_of(delivery: Delivery, families: frozenset[str]) -> str:
+    """The family whose queue a dead-lettered message died in; `unrouted` where that was none of ours."""
+    queue = str(_latest_death(delivery).get("queue", ""))
+    return next((name for name in families if queue_name(name) == queue), "unrouted")
+
+
+def _latest_death(delivery: Delivery) -> dict[str, Any]:
+    deaths = (delivery.properties.headers or {}).get("x-death")
+    if isinstance(deaths, list) and deaths and isinstance(deaths[0], dict):
+        return deaths[0]
+    return {}
+
+
+def _rejected(delivery: Delivery, reason: Reason, text: str) -> Decoded:
+    rejected = reject(delivery, reason, [("", text)])
+    try:
+        raw, _ = parse(unpack(delivery.body, delivery.properties.content_encoding, _MAX_BODY_BYTES))
+    except Undecodable:
+        return rejected
+    identify(rejected, raw)
+    return rejected
