@@ -18,8 +18,8 @@ from aio_pika.exceptions import (
     AuthenticationError,
     ChannelClosed,
     ChannelNotFoundEntity,
-    ConnectionClosed,
     DeliveryError,
+    InvalidFrameError,
     ProbableAuthenticationError,
 )
 
@@ -152,11 +152,15 @@ class _Broker:
     def _not_connected(self, error: BaseException) -> NotConnected:
         """What is wrong, without what the URL says about who we are."""
         text = str(error) or type(error).__name__
+        if (
+            "Connection.Close" in text
+        ):  # the library's words for what the broker says while it opens one
+            text = "the broker has no such virtual host, or does not open it to this user"
         password = self._parts.password
         for secret in (password, unquote(password)) if password else ():
             text = text.replace(secret, "******")
         found = NotConnected(f"no connection to RabbitMQ at {self._where}: {text}")
-        refused = AuthenticationError | ProbableAuthenticationError | ConnectionClosed
+        refused = AuthenticationError | ProbableAuthenticationError | InvalidFrameError
         found.hopeless = isinstance(error, refused)
         return found
 

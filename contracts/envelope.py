@@ -34,24 +34,38 @@ class Envelope(BaseModel):
 
     model_config = ConfigDict(extra="allow", frozen=True, strict=True, ser_json_inf_nan="constants")
 
-    specversion: Literal["1.0"]
-    id: Key
-    source: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\s\x00-\x1f]+$")]
-    type: Annotated[str, Field(min_length=1, max_length=255)]
-    time: Timestamp
+    specversion: Literal["1.0"] = Field(description="the version of CloudEvents")
+    id: Key = Field(description="the event's own key; version 7 recommended")
+    source: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\s\x00-\x1f]+$")] = (
+        Field(description="who made it, a URI reference such as /agents/infra-1")
+    )
+    type: Annotated[str, Field(min_length=1, max_length=255)] = Field(
+        description="what it tells; also the AMQP routing key"
+    )
+    time: Timestamp = Field(description="when the thing that it tells happened")
     datacontenttype: (
         Annotated[str, Field(pattern=r"^application/([A-Za-z0-9.+_-]+\+)?json(\s*;.*)?$")] | None
-    ) = None
-    tenantid: Annotated[Tenant, or_default("default")] = "default"
-    traceparent: Annotated[str, Field(max_length=512)] | None = None
-    tracestate: Annotated[str, Field(max_length=4096)] | None = None
-    subject: Annotated[str, Field(min_length=1)] | None = None
-    dataschema: Annotated[str, Field(min_length=1)] | None = None
+    ) = Field(None, description="application/json")
+    tenantid: Annotated[Tenant, or_default("default")] = Field(
+        "default", description="the tenant that it belongs to"
+    )
+    traceparent: Annotated[str, Field(max_length=512)] | None = Field(
+        None, description="W3C trace context"
+    )
+    tracestate: Annotated[str, Field(max_length=4096)] | None = Field(
+        None, description="W3C trace context"
+    )
+    subject: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="what it is about, in the source's words"
+    )
+    dataschema: Annotated[str, Field(min_length=1)] | None = Field(
+        None, description="a URI of the contract"
+    )
     sequence: (
         Annotated[str, Field(pattern=r"^[1-9][0-9]{0,18}$"), AfterValidator(_sequence)] | None
-    ) = None
-    epoch: Key | None = None
-    data: dict[str, Any]
+    ) = Field(None, description="its number within the epoch, a decimal string from 1")
+    epoch: Key | None = Field(None, description="the run of the source that numbers its events")
+    data: dict[str, Any] = Field(description="what the contract of the type says")
 
 
 class Event(Envelope):

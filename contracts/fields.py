@@ -10,7 +10,7 @@ from decimal import Decimal
 from typing import Annotated, Any
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, PlainSerializer
+from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
 
 from contracts.limits import INT32_MAX, INT64_MAX
 
@@ -88,6 +88,7 @@ Money = Annotated[
     BeforeValidator(_decimal),
     PlainSerializer(float, return_type=float, when_used="json"),  # 14 digits survive a double
     Field(ge=0, max_digits=14, decimal_places=6),
+    WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000}),
 ]
 """NUMERIC(14,6), not negative; more places than the column holds are refused, not rounded."""
 

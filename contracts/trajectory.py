@@ -34,24 +34,24 @@ _closed = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")
 
 
 class TrajectoryStep(TypedDict):
-    """One step of a trajectory: what was seen, what was done, what came of it. The three objects are open."""
+    """One step of a trajectory: what was seen, what was done, what came of it."""
 
-    __pydantic_config__ = _closed  # type: ignore[misc] # pydantic reads it, no member of the step
+    __pydantic_config__ = _closed  # type: ignore[misc] # pydantic reads it, it is no member of a step
 
-    state: JsonObject
-    action: JsonObject
-    result: JsonObject
-    timestamp: NotRequired[Timestamp | None]
-    duration_ms: NotRequired[Milliseconds | None]
+    state: Annotated[JsonObject, Field(description="what the agent saw; open")]
+    action: Annotated[JsonObject, Field(description="what it did; open")]
+    result: Annotated[JsonObject, Field(description="what came of it; open")]
+    timestamp: NotRequired[Annotated[Timestamp | None, Field(description="when")]]
+    duration_ms: NotRequired[Annotated[Milliseconds | None, Field(description="how long it took")]]
 
 
 class TrainingExample(TypedDict):
-    """One query to train on; what is expected of it is any JSON value and may be absent."""
+    """One query to train on."""
 
     __pydantic_config__ = _closed  # type: ignore[misc] # as above
 
-    query: Text
-    expected_outcome: NotRequired[Any]
+    query: Annotated[Text, Field(description="what the agent is asked")]
+    expected_outcome: NotRequired[Annotated[Any, Field(description="any JSON value")]]
 
 
 class GRPOConfig(BaseModel):
@@ -61,14 +61,30 @@ class GRPOConfig(BaseModel):
         extra="forbid", frozen=True, strict=True, ser_json_inf_nan="constants"
     )
 
-    n_iterations: Annotated[int, Field(ge=1, le=10_000), or_default(1000)] = 1000
-    batch_size: Annotated[int, Field(ge=1, le=128), or_default(16)] = 16
-    n_trajectories_per_query: Annotated[int, Field(ge=1, le=16), or_default(8)] = 8
-    learning_rate: Annotated[float, Field(gt=0, le=1), or_default(1e-4)] = 1e-4
-    max_budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False), or_default(100.0)] = 100.0
-    checkpoint_interval: Annotated[int, Field(ge=1, le=INT32_MAX), or_default(10)] = 10
-    max_steps_per_trajectory: Annotated[int, Field(ge=1, le=100), or_default(20)] = 20
-    gamma: Annotated[float, Field(ge=0, le=1), or_default(0.99)] = 0.99
+    n_iterations: Annotated[int, Field(ge=1, le=10_000), or_default(1000)] = Field(
+        1000, description="iterations to run"
+    )
+    batch_size: Annotated[int, Field(ge=1, le=128), or_default(16)] = Field(
+        16, description="queries of an iteration"
+    )
+    n_trajectories_per_query: Annotated[int, Field(ge=1, le=16), or_default(8)] = Field(
+        8, description="size of a group"
+    )
+    learning_rate: Annotated[float, Field(gt=0, le=1), or_default(1e-4)] = Field(
+        1e-4, description="step of the optimiser"
+    )
+    max_budget_usd: Annotated[float, Field(ge=0, allow_inf_nan=False), or_default(100.0)] = Field(
+        100.0, description="cost at which the job stops"
+    )
+    checkpoint_interval: Annotated[int, Field(ge=1, le=INT32_MAX), or_default(10)] = Field(
+        10, description="iterations between two checkpoints"
+    )
+    max_steps_per_trajectory: Annotated[int, Field(ge=1, le=100), or_default(20)] = Field(
+        20, description="steps at which a trajectory ends"
+    )
+    gamma: Annotated[float, Field(ge=0, le=1), or_default(0.99)] = Field(
+        0.99, description="discount of later rewards"
+    )
 
 
 class TrajectoryRecorded(EventData):
@@ -188,6 +204,18 @@ class PolicyCheckpointSaved(EventData):
     `policy_data` is an object of the publisher's own making: the policy itself, where it is small.
     `metrics` is an object of numbers by name, such as {"validation_reward": 0.83}.
     """
+
+    model_config = ConfigDict(
+        json_schema_extra={
+            "anyOf": [
+                {"required": ["policy_data"], "properties": {"policy_data": {"type": "object"}}},
+                {
+                    "required": ["policy_s3_path"],
+                    "properties": {"policy_s3_path": {"type": "string"}},
+                },
+            ]
+        }
+    )
 
     event_type = "policy.checkpoint_saved"
     key_fields = ("checkpoint_id",)

@@ -76,19 +76,22 @@ class Ledger:
         del self._answers[key]
         return answer
 
-    async def room(self, size: int) -> None:
-        """Wait for, and take, the room for one event; `open` uses it or `give_back` frees it."""
-        if self._line or not self._has_room(size):
-            turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-            self._line.append((size, turn))
-            try:
-                await turn
-            except asyncio.CancelledError:
-                if turn.done() and not turn.cancelled():
-                    self.give_back(size)
-                raise
-        else:
+    def room(self, size: int) -> asyncio.Future[None] | None:
+        """Take the room for one event; `open` uses it or `give_back` frees it.
+
+        Where there is none: a place in the line. When it is done, the room is taken; `leave` gives it up.
+        """
+        if not self._line and self._has_room(size):
             self._take(size)
+            return None
+        turn: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        self._line.append((size, turn))
+        return turn
+
+    def leave(self, turn: asyncio.Future[None], size: int) -> None:
+        """Leave the line, or free the room where it was just taken."""
+        if not turn.cancel():
+            self.give_back(size)
 
     def give_back(self, size: int) -> None:
         """Free room that was taken and is not needed."""

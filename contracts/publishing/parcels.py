@@ -1,10 +1,12 @@
-"""What goes over the wire in one AMQP message: one event, or many of one family in batch mode. Pure."""
+"""What goes over the wire in one AMQP message: one event, or many of one family in batch mode."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+import asyncio
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from contracts.envelope import CONTENT_TYPE, CONTENT_TYPE_BATCH
 from contracts.publishing.ledger import Pending
+from contracts.registry import contract_types
 
 MAX_PARCEL_BYTES = 1_000_000
 """Largest batch of several events: a JSON value takes two bytes or more, so MAX_JSON_VALUES cannot be passed."""
@@ -41,32 +43,59 @@ def pack(pendings: Sequence[Pending]) -> Parcel:
 
 
 class Batcher:
-    """Gathers events by family until a batch is full."""
+    """Gathers events by family until a batch is full, or until the first of them has waited long enough.
 
-    def __init__(self, max_events: int, max_bytes: int) -> None:
+    It hands each batch on as a parcel. With no linger at all every event is a parcel of its own.
+    """
+
+    def __init__(
+        self, send: Callable[[Parcel], None], linger: float | None, max_events: int, max_bytes: int
+    ) -> None:
+        self._send = send
+        self._linger = linger
         self._max_events = max_events
         self._max_bytes = max_bytes
-        self._waiting: dict[str, list[Pending]] = {}
-        self._bytes: dict[str, int] = {}
+        self._groups: dict[str, _Group] = {}
 
-    def add(self, family: str, pending: Pending) -> list[list[Pending]]:
-        """Put an event to those of its family; the batches that are full now."""
+    def put(self, pending: Pending) -> None:
+        """Take an event that is to be sent."""
+        known = contract_types().get(pending.type)
+        if self._linger is None or known is None:
+            self._send(pack([pending]))
+            return
+        family = known[0].name
         size = len(pending.body) + 1
-        full = []
-        if self._bytes.get(family, 2) + size > self._max_bytes:
-            full += self.take(family)
-        self._waiting.setdefault(family, []).append(pending)
-        self._bytes[family] = self._bytes.get(family, 2) + size
-        if len(self._waiting[family]) >= self._max_events or self._bytes[family] > self._max_bytes:
-            full += self.take(family)
-        return full
+        group = self._groups.get(family)
+        if group is not None and group.bytes + size > self._max_bytes:
+            self.flush(family)
+            group = None
+        if group is None:
+            timer = asyncio.get_running_loop().call_later(self._linger, self.flush, family)
+            group = self._groups[family] = _Group(timer)
+        group.pendings.append(pending)
+        group.bytes += size
+        if len(group.pendings) >= self._max_events or group.bytes > self._max_bytes:
+            self.flush(family)
 
-    def take(self, family: str) -> list[list[Pending]]:
-        """What waits of a family, full or not: one batch, or none."""
-        self._bytes.pop(family, None)
-        waiting = self._waiting.pop(family, None)
-        return [waiting] if waiting else []
+    def flush(self, family: str) -> None:
+        """Send what waits of a family."""
+        group = self._groups.pop(family, None)
+        if group is not None:
+            group.timer.cancel()
+            # One that nobody waits for any more, while it waited to be sent again, has no body.
+            if left := [pending for pending in group.pendings if pending.body]:
+                self._send(pack(left))
 
-    def families(self) -> list[str]:
-        """The families of which something waits."""
-        return list(self._waiting)
+    def flush_all(self) -> None:
+        """Send everything that waits."""
+        for family in list(self._groups):
+            self.flush(family)
+
+
+@dataclass(slots=True)
+class _Group:
+    """Events of one family that wait for company."""
+
+    timer: asyncio.TimerHandle
+    pendings: list[Pending] = field(default_factory=list)
+    bytes: int = 2

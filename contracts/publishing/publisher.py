@@ -8,7 +8,7 @@ holds is never logged.
 import asyncio
 import contextlib
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import Awaitable, Callable
 from types import TracebackType
 from typing import Any, Literal, Self
 from uuid import UUID
@@ -27,12 +27,11 @@ from contracts.publishing.errors import (
     PublisherClosed,
     PublishingError,
     Rejected,
-    Unanswered,
 )
 from contracts.publishing.ledger import Answer, EventKey, Ledger, Pending
-from contracts.publishing.parcels import MAX_PARCEL_BYTES, Batcher, pack
+from contracts.publishing.parcels import MAX_PARCEL_BYTES, Batcher, Parcel
 from contracts.publishing.task_events import TaskEvents
-from contracts.registry import contract_types
+from contracts.publishing.waiting import Wait, again, raise_if, too_late
 
 OnReply = Callable[[bytes, str], None]
 """Takes the body and the correlation id of a reply."""
@@ -75,15 +74,16 @@ class EventPublisher:
         self._open_link = open_link
         self._source = source
         self._tenant = tenant
-        self._batcher = Batcher(max_batch_events, max_batch_bytes) if batch else None
-        self._linger = linger
-        self._timers: dict[str, asyncio.TimerHandle] = {}
+        self._batcher = Batcher(
+            self._send, linger if batch else None, max_batch_events, max_batch_bytes
+        )
         self._replies = replies
         self._validate = validate
         self._timeout = timeout
         self._close_timeout = close_timeout
         self._ledger = Ledger(max_unanswered, max_unanswered_bytes)
         self._dispatcher: Dispatcher | None = None
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         dispatcher = Dispatcher(lambda: self._open_link(self._on_reply), self._ledger, self._resend)
@@ -116,16 +116,20 @@ class EventPublisher:
 
         Raises NotConfirmed where the broker did not confirm everything within `close_timeout`.
         """
-        dispatcher, self._dispatcher = self._dispatcher, None
-        if dispatcher is None:
+        dispatcher = self._dispatcher
+        if dispatcher is None or self._closing:
             return
-        for family in self._batcher.families() if self._batcher else ():
-            self._flush(dispatcher, family)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(self._close_timeout):
-                await self._ledger.quiet()
-        lost = self._ledger.abandon(NotConfirmed("the publisher was closed before an answer came"))
-        await dispatcher.close()
+        self._closing = True
+        self._batcher.flush_all()
+        try:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._close_timeout):
+                    await self._ledger.quiet()
+        finally:
+            text = "the publisher was closed before an answer came"
+            lost = self._ledger.abandon(NotConfirmed(text))
+            self._dispatcher = None
+            await dispatcher.close()
         if lost:
             raise NotConfirmed(
                 f"the broker did not confirm {lost} events before the publisher was closed; "
@@ -147,9 +151,11 @@ class EventPublisher:
         Raises InvalidEvent, NotAccepted, Unroutable, NotConnected or NotConfirmed.
         """
         body = self._body(event)
-        async with self._deadline(event, timeout):
-            pending = await self._submit(event, body, asked=self._replies)
-            _raise_if(await asyncio.shield(pending.accepted))
+        wait = Wait(self._timeout if timeout is None else timeout)
+        pending = await self._submit(event, body, wait, asked=self._replies)
+        if not await wait.for_(pending.accepted):
+            raise self._late(event, wait.limit)
+        raise_if(pending.accepted.result())
 
     async def persisted(
         self,
@@ -163,34 +169,38 @@ class EventPublisher:
         said in time what became of it; and what `publish` raises.
         """
         body = self._body(event)
-        answer = self._ledger.take_answer(_key(event), body)
-        if answer is None:
-            async with self._deadline(event, timeout):
-                answer = await self._answer(event, body)
+        wait = Wait(self._timeout if timeout is None else timeout)
+        answer = self._ledger.take_answer(_key(event), body) or await self._answer(
+            event, body, wait
+        )
         if answer.outcome == "rejected":
             raise Rejected(event.type, str(event.id), answer.reason, answer.errors)
         return answer.outcome
 
-    async def _answer(self, event: Event, body: bytes) -> Answer:
-        pending = await self._submit(event, body, asked=True)
+    async def _answer(self, event: Event, body: bytes, wait: Wait) -> Answer:
+        pending = await self._submit(event, body, wait, asked=True)
         self._ledger.watch(pending, body)
         try:
-            _raise_if(await asyncio.shield(pending.accepted))
-            answer = await asyncio.shield(pending.answer)
+            if not await wait.for_(pending.accepted):
+                raise self._late(event, wait.limit)
+            raise_if(pending.accepted.result())
+            if not await wait.for_(pending.answer):
+                raise self._late(event, wait.limit)
         finally:
             self._ledger.unwatch(pending)
             if pending.accepted.done() and not pending.watchers:
                 self._ledger.forget(pending)  # was its answer lost, the next call sends it again
+        answer = pending.answer.result()
         if isinstance(answer, PublishingError):
-            raise _copy(answer)
+            raise again(answer)
         return answer
 
-    async def _submit(self, event: Event, body: bytes, *, asked: bool) -> Pending:
+    async def _submit(self, event: Event, body: bytes, wait: Wait, *, asked: bool) -> Pending:
         """The event as it stands in the ledger, put on its way where it was not."""
         key = _key(event)
         found = self._ledger.find(key)
         if found is None:
-            await self._ledger.room(len(body))
+            await self._room(event, len(body), wait)
             found = self._ledger.find(key)
             if found is None:
                 return self._start(key, event.type, body, asked=asked)
@@ -199,43 +209,41 @@ class EventPublisher:
             text = "another event with this source and id is under way"
             raise InvalidEvent(event.type, [ErrorDetail(loc=("id",), msg=text, type="id_in_use")])
         if asked and not found.asked:  # nobody will answer that one: send it again when it is done
-            await asyncio.shield(found.accepted)
+            if not await wait.for_(found.accepted):
+                raise self._late(event, wait.limit)
             self._ledger.forget(found)
-            return await self._submit(event, body, asked=asked)
+            return await self._submit(event, body, wait, asked=asked)
         return found
 
+    async def _room(self, event: Event, size: int, wait: Wait) -> None:
+        turn = self._ledger.room(size)
+        if turn is None:
+            return
+        try:
+            if await wait.for_(turn):
+                return
+        except asyncio.CancelledError:
+            self._ledger.leave(turn, size)
+            raise
+        self._ledger.leave(turn, size)
+        raise self._late(event, wait.limit)
+
     def _start(self, key: EventKey, event_type: str, body: bytes, *, asked: bool) -> Pending:
-        if self._dispatcher is None:
+        if self._dispatcher is None or self._closing:
             self._ledger.give_back(len(body))
             raise PublisherClosed("the publisher is not open: use it in an 'async with' block")
         pending = self._ledger.open(key, event_type, body, asked=asked)
-        self._dispatch(self._dispatcher, pending)
+        self._batcher.put(pending)
         return pending
 
-    def _dispatch(self, dispatcher: Dispatcher, pending: Pending) -> None:
-        """Send an event, or put it to those of its family that wait for company."""
-        known = contract_types().get(pending.type)
-        if self._batcher is None or known is None:
-            dispatcher.send(pack([pending]))
-            return
-        family = known[0].name
-        for group in self._batcher.add(family, pending):
-            dispatcher.send(pack(group))
-        if family not in self._timers:
-            loop = asyncio.get_running_loop()
-            self._timers[family] = loop.call_later(self._linger, self._flush, dispatcher, family)
-
-    def _flush(self, dispatcher: Dispatcher, family: str) -> None:
-        if timer := self._timers.pop(family, None):
-            timer.cancel()
-        for group in self._batcher.take(family) if self._batcher else ():
-            dispatcher.send(pack(group))
+    def _send(self, parcel: Parcel) -> None:
+        if self._dispatcher is not None:
+            self._dispatcher.send(parcel)
 
     def _resend(self) -> None:
         """A new connection cannot bring the answers of the old one: ask again for those that are waited for."""
         for pending in self._ledger.link_lost():
-            if self._dispatcher is not None:
-                self._dispatch(self._dispatcher, pending)
+            self._batcher.put(pending)
 
     def _on_reply(self, body: bytes, correlation_id: str) -> None:
         try:
@@ -270,32 +278,10 @@ class EventPublisher:
                 raise InvalidEvent(event.type, errors)
         return body
 
-    @contextlib.asynccontextmanager
-    async def _deadline(self, event: Event, seconds: float | None) -> AsyncIterator[None]:
-        """Turns a timeout into an error that says what was waited for."""
-        limit = self._timeout if seconds is None else seconds
-        try:
-            async with asyncio.timeout(limit):
-                yield
-        except TimeoutError as error:
-            if isinstance(error, PublishingError):
-                raise
-            raise self._late(event, limit) from None
-
     def _late(self, event: Event, limit: float) -> PublishingError:
         if self._dispatcher is not None and self._dispatcher.trouble is not None:
-            return _copy(self._dispatcher.trouble)
-        pending = self._ledger.find(_key(event))
-        what = f"{event.type} {event.id}"
-        if pending is not None and not pending.accepted.done():
-            return NotConfirmed(
-                f"the broker did not confirm {what} within {limit:g} s; it may have it: publish it again, "
-                "a repetition is stored once"
-            )
-        return Unanswered(
-            f"no worker said within {limit:g} s what became of {what}; the broker has it: is a worker running for "
-            "its family, and is its database up? Calling again asks again"
-        )
+            return again(self._dispatcher.trouble)
+        return too_late(f"{event.type} {event.id}", self._ledger.find(_key(event)), limit)
 
     def _need_source(self) -> str:
         if self._source is None:
@@ -305,13 +291,3 @@ class EventPublisher:
 
 def _key(event: Event) -> EventKey:
     return event.source, str(event.id)
-
-
-def _raise_if(error: PublishingError | None) -> None:
-    if error is not None:
-        raise _copy(error)
-
-
-def _copy(error: PublishingError) -> PublishingError:
-    """The same error for one more caller: an exception that is raised twice gathers tracebacks."""
-    return type(error)(str(error))

@@ -14,6 +14,7 @@ import worker.families
 from contracts.identifiers import uuid7
 from worker.families.execution_log import execution_logs
 from worker.store import partitions
+from worker.store.lifecycle import lifecycle_events
 from worker.store.partitions import Month, ensure_partitions, partition_status, partitions_of
 
 TASK = UUID(int=1)
@@ -21,6 +22,12 @@ LOG = """
 INSERT INTO execution_logs (log_id, task_id, step_number, agent_type, action, status, timestamp, event_id, source,
     content_digest)
 VALUES ($1, $2, 0, 'infra', 'plan', 'completed', now(), $1, '/agents/a', decode(repeat('00', 16), 'hex'))"""
+
+EVENTS = """
+INSERT INTO lifecycle_events (event_id, time, entity_type, entity_id, type, data, source, content_digest)
+SELECT key, now(), 'task', $2, 'task.started', '{}', '/agents/a', decode(repeat('00', 16), 'hex')
+FROM unnest($1::uuid[]) AS key
+ON CONFLICT (event_id, tenant_id) DO NOTHING"""
 
 
 @pytest.fixture
@@ -50,6 +57,17 @@ async def log(db, key):
     return await db.fetchval(
         "SELECT tableoid::regclass::text FROM execution_logs WHERE log_id = $1", key
     )
+
+
+async def waiting(db, sessions):
+    """Return when so many sessions of this database wait for a lock on a table."""
+    query = (
+        "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+        " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
+    )
+    async with asyncio.timeout(4):
+        while await db.fetchval(query) < sessions:  # noqa: ASYNC110 (no session tells another that it waits)
+            await asyncio.sleep(0.01)
 
 
 async def shape(db, name):
@@ -153,45 +171,95 @@ async def test_an_added_month_is_like_one_from_the_start(db, engine):
     assert await db.fetchval("SELECT count(*) FROM execution_logs") == 0
 
 
-async def test_a_month_beside_writers_loses_and_refuses_nothing(db, engine, database_url):
-    """Two add months while four write into them, each with its task in the same transaction: all is there, once."""
-    now, stop = Month.of(datetime.now(UTC)), asyncio.Event()
-    written = []
+async def write_logs(connection, number, keys):
+    """One transaction of a worker: a task, then logs of it."""
+    await connection.execute(
+        "INSERT INTO tasks (task_id, request_text) VALUES ($1, 'x')"
+        " ON CONFLICT (task_id, tenant_id) DO UPDATE SET version = tasks.version + 1",
+        UUID(int=100 + number),
+    )
+    await connection.executemany(LOG, [(key, UUID(int=100 + number)) for key in keys])
 
-    async def write(number):
+
+async def write_events(connection, number, keys):
+    """One transaction of a worker: events of an entity, in a table without foreign keys."""
+    await connection.execute(EVENTS, keys, str(number))
+
+
+@pytest.mark.parametrize(
+    ("table", "write"),
+    [(execution_logs, write_logs), (lifecycle_events, write_events)],
+    ids=("execution_logs", "lifecycle_events"),
+)
+async def test_a_month_beside_writers_loses_and_refuses_nothing(
+    db, engine, database_url, table, write
+):
+    """Two add months while four write into them, some rows again: no writer fails, and all is there, once."""
+    now, stop = Month.of(datetime.now(UTC)), asyncio.Event()
+    written, commits = [], asyncio.Queue()
+
+    async def keep_writing(number):
         connection = await asyncpg.connect(database_url.replace("+asyncpg", ""))
-        task = UUID(int=100 + number)
         while not stop.is_set():
             keys = [key_in(now.plus(later)) for later in (0, 13, 14, 15)]
+            again = written[-3:] if write is write_events else []
             async with connection.transaction():
-                await connection.execute(
-                    "INSERT INTO tasks (task_id, request_text) VALUES ($1, 'x')"
-                    " ON CONFLICT (task_id, tenant_id) DO UPDATE SET version = tasks.version + 1",
-                    task,
-                )
-                await connection.executemany(LOG, [(key, task) for key in keys])
+                await write(connection, number, sorted([*keys, *again]))
             written.extend(keys)
+            commits.put_nowait(number)
         await connection.close()
 
     async def add():
         async with engine.connect() as connection:
-            return await ensure_partitions(connection, execution_logs, months_ahead=15)
+            return await ensure_partitions(connection, table, months_ahead=15)
 
-    writers = [asyncio.create_task(write(number)) for number in range(4)]
-    while len(written) < 200:
-        await asyncio.sleep(0.01)
-    added = await asyncio.gather(add(), add())
-    before = len(written)
-    while len(written) < before + 200:
-        await asyncio.sleep(0.01)
+    writers = [asyncio.create_task(keep_writing(number)) for number in range(4)]
+    for _ in range(50):
+        await commits.get()
+    one, other = await asyncio.gather(add(), add())
+    for _ in range(commits.qsize() + 50):
+        await commits.get()
     stop.set()
     await asyncio.gather(*writers)
-    assert sorted(sum(added, [])) == [
-        now.plus(n).partition_of("execution_logs") for n in (13, 14, 15)
-    ]
-    found = await db.fetch("SELECT log_id FROM execution_logs")
+    assert sorted(one + other) == [now.plus(n).partition_of(table.name) for n in (13, 14, 15)]
+    key = partitions.key_column(table)
+    found = await db.fetch(f"SELECT {key} FROM {table.name}")
     assert sorted(key for (key,) in found) == sorted(written)
-    assert await db.fetchval("SELECT count(*) FROM execution_logs_default") == 0
+    assert await db.fetchval(f"SELECT count(*) FROM {table.name}_default") == 0
+
+
+async def test_a_row_chosen_for_the_default_is_not_refused(db, engine, database_url):
+    """A writer whose statement waits while its month is added finds the month, not a refusal by the default."""
+    month = Month.of(datetime.now(UTC)).plus(13)
+    writer = await asyncpg.connect(database_url.replace("+asyncpg", ""))
+    holding = db.transaction()
+    await holding.start()
+    await db.execute(EVENTS, [key_in(month)], "first")
+    async with engine.connect() as connection:
+        adding = asyncio.create_task(ensure_partitions(connection, lifecycle_events, 13))
+        await waiting(db, 1)
+        writing = asyncio.create_task(writer.execute(EVENTS, [key_in(month)], "second"))
+        await waiting(db, 2)
+        await holding.commit()
+        await adding
+        await writing
+    await writer.close()
+    found = await db.fetch("SELECT tableoid::regclass::text FROM lifecycle_events")
+    assert [name for (name,) in found] == [month.partition_of("lifecycle_events")] * 2
+
+
+async def test_a_row_deleted_while_its_month_is_added_stays_deleted(db, engine):
+    """A task that goes with its logs between the copy and the lock takes the copies along."""
+    await log(db, key_in(Month.of(datetime.now(UTC)).plus(13)))
+    holding = db.transaction()
+    await holding.start()
+    await db.execute("DELETE FROM tasks")
+    async with engine.connect() as connection:
+        adding = asyncio.create_task(ensure_partitions(connection, execution_logs, 13))
+        await waiting(db, 1)
+        await holding.commit()
+        await adding
+    assert await db.fetchval("SELECT count(*) FROM execution_logs") == 0
 
 
 async def test_a_month_waits_for_a_writer_only_so_long(db, engine, monkeypatch):

@@ -97,13 +97,16 @@ async def client(url: str) -> AsyncIterator[Client]:
         client = Client(channel, exchange)
         queue = await channel.declare_queue(exclusive=True)
         await queue.bind(topology.CONFIRMATIONS, "#")
-        await queue.consume(lambda message: _collect(client.confirmations, message), no_ack=True)
+        await queue.consume(_into(client.confirmations), no_ack=True)
         direct = await channel.get_queue("amq.rabbitmq.reply-to", ensure=False)
-        await direct.consume(lambda message: _collect(client.replies, message), no_ack=True)
+        await direct.consume(_into(client.replies), no_ack=True)
         yield client
     finally:
         await connection.close()
 
 
-async def _collect(into: "asyncio.Queue[Reply]", message: Any) -> None:
-    into.put_nowait(Reply(message.correlation_id, json.loads(message.body)))
+def _into(replies: "asyncio.Queue[Reply]") -> Any:
+    async def collect(message: Any) -> None:
+        replies.put_nowait(Reply(message.correlation_id, json.loads(message.body)))
+
+    return collect

@@ -39,6 +39,11 @@ def control_failed(arguments: tuple[str, ...], status: int | None, output: str) 
     return SandboxError(f"{command} ended with status {status}.\n{output.strip()}")
 
 
+def exists_already(name: str) -> SandboxError:
+    """Return the error of a virtual host that somebody else has made."""
+    return SandboxError(f"The virtual host {name!r} exists already.")
+
+
 @dataclass(frozen=True, slots=True)
 class CommandAdministration:
     """Administers a broker by a rabbitmqctl of this machine."""
@@ -59,6 +64,8 @@ class CommandAdministration:
 
     def add_virtual_host(self, name: str, user: str) -> None:
         """Create a virtual host in which the user may do everything."""
+        if name in self.control("list_vhosts", "name").splitlines():
+            raise exists_already(name)
         self.control("add_vhost", name)
         self.control("set_permissions", "-p", name, user, ".*", ".*", ".*")
 

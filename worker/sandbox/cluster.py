@@ -40,7 +40,7 @@ def private_server(
     kind: Kind, binaries: Binaries, surroundings: Surroundings, settings: Mapping[str, str]
 ) -> Postgres:
     """Make a data folder and start a server on it."""
-    home = surroundings.directory / "postgresql"
+    home = surroundings.directory / f"postgresql-{kind}"
     home.mkdir()
     identity = _identity()
     if identity is not None:

@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from http import HTTPStatus
 from urllib.parse import quote, unquote, urlsplit
 
+from worker.sandbox.administration import exists_already
 from worker.sandbox.errors import SandboxError
 
 REQUEST_SECONDS = 30.0
@@ -52,7 +53,7 @@ class ManagementAdministration:
         """Create a virtual host in which the user may do everything."""
         place = f"vhosts/{quote(name, safe='')}"
         if self._request("GET", place) == HTTPStatus.OK:
-            raise SandboxError(f"The virtual host {name!r} exists already.")
+            raise exists_already(name)
         self._change("PUT", place, {})
         place = f"permissions/{quote(name, safe='')}/{quote(user, safe='')}"
         self._change("PUT", place, {"configure": ".*", "write": ".*", "read": ".*"})

@@ -7,7 +7,6 @@ nor disturbs another broker of the machine.
 
 from __future__ import annotations
 
-import re
 import secrets
 import shutil
 import socket
@@ -15,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.sandbox.administration import CommandAdministration
+from worker.sandbox.administration import CommandAdministration, exists_already
 from worker.sandbox.errors import SandboxError
 from worker.sandbox.processes import free_port, run
 from worker.sandbox.rabbitmq import ADVICE, Address, RabbitMQ, broker_version
@@ -27,7 +26,6 @@ if TYPE_CHECKING:
     from worker.sandbox.service import Kind, Surroundings
 
 USER = "sandbox"
-SAFE_NAME = re.compile(r"[\w.-]+", re.ASCII)
 EVALUATE_SECONDS = 30.0
 
 
@@ -71,7 +69,7 @@ def private_node(
     plugins: Iterable[str],
 ) -> RabbitMQ:
     """Make a folder for a node and start it."""
-    home = surroundings.directory / "rabbitmq"
+    home = surroundings.directory / f"rabbitmq-{kind}"
     home.mkdir(mode=0o700)
     address = Address("127.0.0.1", free_port(), USER, secrets.token_urlsafe(24))
     _write_configuration(home, address, settings, plugins)
@@ -205,30 +203,41 @@ class NodeAdministration:
 
     def add_virtual_host(self, name: str, user: str) -> None:
         """Create a virtual host in which the user may do everything."""
-        made = SAFE_NAME.fullmatch(name) and self._evaluate(
-            f'ok = rabbit_vhost:add(<<"{name}">>, <<"{user}">>), '
-            f'ok = rabbit_auth_backend_internal:set_permissions(<<"{user}">>, <<"{name}">>, '
-            f'<<".*">>, <<".*">>, <<".*">>, <<"{user}">>).'
+        place, who, all_ = _erlang(name), _erlang(user), _erlang(".*")
+        result = self._evaluate(
+            f"case rabbit_vhost:exists({place}) of true -> exists; false -> "
+            f"ok = rabbit_vhost:add({place}, {who}), "
+            f"rabbit_auth_backend_internal:set_permissions("
+            f"{who}, {place}, {all_}, {all_}, {all_}, {who}) end."
         )
-        if not made:
+        if result == "exists":
+            raise exists_already(name)
+        if result != "ok":
             self.commands.add_virtual_host(name, user)
 
     def delete_virtual_host(self, name: str) -> None:
         """Delete a virtual host with all that is in it."""
-        deleted = SAFE_NAME.fullmatch(name) and self._evaluate(
-            f'rabbit_vhost:delete(<<"{name}">>, <<"{USER}">>).'
-        )
-        if not deleted:
+        if self._evaluate(f"rabbit_vhost:delete({_erlang(name)}, {_erlang(USER)}).") is None:
             self.commands.delete_virtual_host(name)
 
-    def _evaluate(self, expressions: str) -> bool:
-        """Evaluate Erlang in the node: 20 ms, where rabbitmqctl takes a second to start."""
+    def _evaluate(self, expressions: str) -> str | None:
+        """Evaluate Erlang in the node: 20 ms, where rabbitmqctl takes a second to start.
+
+        None means that it could not be done, or ended in an error.
+        """
         if self.erl_call is None:
-            return False
+            return None
         done = run(
             *(self.erl_call, "-r", "-sname", self.environment["RABBITMQ_NODENAME"], "-e"),
             environment=self.environment,
             text=f"{expressions}\n",
             seconds=EVALUATE_SECONDS,
         )
-        return done.returncode == 0 and done.stdout.startswith("{ok,")
+        if done.returncode != 0 or not done.stdout.startswith("{ok,"):
+            return None
+        return done.stdout.removeprefix("{ok,").rstrip("}").strip()
+
+
+def _erlang(text: str) -> str:
+    """Return a text as an Erlang binary, whatever characters are in it: <<97,98>>."""
+    return f"<<{','.join(map(str, text.encode()))}>>"

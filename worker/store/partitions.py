@@ -133,11 +133,17 @@ async def partition_status(
     status = []
     for table in partitioned_tables():
         partitions = await partitions_of(connection, table)
-        counted = f'(SELECT FROM "{table.name}_default" LIMIT {COUNTED_ROWS})'  # noqa: S608 (a name of the model)
-        rows = await connection.scalar(sa.text(f"SELECT count(*) FROM {counted} AS counted"))
+        default = next((one.name for one in partitions if one.bounds is None), None)
+        rows = await _count(connection, default) if default else 0
         missing = tuple(m for m in months_from(now, months_ahead) if not _covered(m, partitions))
-        status.append(PartitionStatus(table.name, partitions, missing, int(rows or 0)))
+        status.append(PartitionStatus(table.name, partitions, missing, rows))
     return status
+
+
+async def _count(connection: AsyncConnection, partition: str) -> int:
+    counted = f'(SELECT FROM "{partition}" LIMIT {COUNTED_ROWS})'
+    rows = await connection.scalar(sa.text(f"SELECT count(*) FROM {counted} AS c"))  # noqa: S608 (a name of the model)
+    return int(rows or 0)
 
 
 async def ensure_partitions(
@@ -172,17 +178,21 @@ async def _add(connection: AsyncConnection, table: sa.Table, month: Month) -> bo
     new, key = month.partition_of(table.name), key_column(table)
     first, end = month.bounds
     within = f"\"{key}\" >= '{first}' AND \"{key}\" < '{end}'"
-    await run(
-        f'CREATE TABLE "{new}" (LIKE "{table.name}" INCLUDING ALL, CONSTRAINT {_MONTH} CHECK ({within}))'
-    )
-    if default is not None:
-        await _empty_default(connection, table, default, new, within)
-    await run(
-        f"ALTER TABLE \"{table.name}\" ATTACH PARTITION \"{new}\" FOR VALUES FROM ('{first}') TO ('{end}')"
-    )
-    await run(f'ALTER TABLE "{new}" DROP CONSTRAINT {_MONTH}')
-    if default is not None:
-        await run(f'ALTER TABLE "{default}" DROP CONSTRAINT {_MONTH}')
+    check = f"CONSTRAINT {_MONTH} CHECK"
+    copy = _copy_sql(table, default, new, within) if default else "SELECT"
+    await run(f'CREATE TABLE "{new}" (LIKE "{table.name}" INCLUDING ALL, {check} ({within}))')
+    await run(copy)
+    await _lock(connection, table)
+    if default:
+        await run(_forget_sql(table, default, new))
+        await run(copy)
+        await run(f'DELETE FROM "{default}" WHERE {within}')  # noqa: S608 (names of the model)
+        await run(f'ALTER TABLE "{default}" ADD {check} (NOT ({within})) NOT VALID')
+        await run(f'ALTER TABLE "{default}" VALIDATE CONSTRAINT {_MONTH}')
+    bounds = f"FOR VALUES FROM ('{first}') TO ('{end}')"
+    await run(f'ALTER TABLE "{table.name}" ATTACH PARTITION "{new}" {bounds}')
+    for name in filter(None, (new, default)):
+        await run(f'ALTER TABLE "{name}" DROP CONSTRAINT {_MONTH}')
     return True
 
 
@@ -190,26 +200,30 @@ _MONTH = "ck_partition_month"
 """The CHECK that spares ATTACH its own look at the rows, there only while a month is added."""
 
 
-async def _empty_default(
-    connection: AsyncConnection, table: sa.Table, default: str, new: str, within: str
-) -> None:
-    """Move a month's rows out of the default partition, and prove that none is left.
+async def _lock(connection: AsyncConnection, table: sa.Table) -> None:
+    """Keep writers out until the transaction ends: first of the tables that foreign keys name, as they lock them.
 
-    Most rows move beside writers. Then the tables are locked, those that foreign keys name first, as writers do; what
-    was written meanwhile moves too, and the CHECK holds.
+    ATTACH would lock less, but a writer that has chosen the default partition for a row, and waits for it, would then
+    find the row refused there.
     """
-    run = connection.exec_driver_sql
+    parents = {key.column.table.name for key in table.foreign_keys} - {table.name}
+    for name in (*sorted(parents), table.name):
+        await connection.exec_driver_sql(f'LOCK TABLE ONLY "{name}" IN SHARE ROW EXCLUSIVE MODE')
+
+
+def _copy_sql(table: sa.Table, default: str, new: str, within: str) -> str:
+    """Copy the month's rows that are not copied yet. No row is locked: a writer that waits for one would deadlock."""
     columns = ", ".join(f'"{column.name}"' for column in table.columns if column.computed is None)
-    move = (
-        f'WITH moved AS (DELETE FROM "{default}" WHERE {within} RETURNING {columns})'  # noqa: S608 (names of the model)
-        f' INSERT INTO "{new}" ({columns}) SELECT {columns} FROM moved'
+    return (
+        f'INSERT INTO "{new}" ({columns}) SELECT {columns} FROM "{default}" WHERE {within}'  # noqa: S608 (names of the model)
+        " ON CONFLICT DO NOTHING"
     )
-    await run(move)
-    for name in sorted({key.column.table.name for key in table.foreign_keys} - {table.name}):
-        await run(f'LOCK TABLE "{name}" IN SHARE ROW EXCLUSIVE MODE')
-    await run(f'ALTER TABLE "{default}" ADD CONSTRAINT {_MONTH} CHECK (NOT ({within})) NOT VALID')
-    await run(move)
-    await run(f'ALTER TABLE "{default}" VALIDATE CONSTRAINT {_MONTH}')
+
+
+def _forget_sql(table: sa.Table, default: str, new: str) -> str:
+    """Drop copies of rows that were deleted since, with their owner for example."""
+    same = " AND ".join(f'd."{c.name}" = n."{c.name}"' for c in table.primary_key.columns)
+    return f'DELETE FROM "{new}" n WHERE NOT EXISTS (SELECT FROM "{default}" d WHERE {same})'  # noqa: S608 (names of the model)
 
 
 def _bounds(expression: str) -> tuple[UUID, UUID] | None:

@@ -1,0 +1,105 @@
+"""The command line: commands parse and print, the work is done on the floors below.
+
+One module a command or group of commands: each has `register(app)` and is found by its being here. Promises the exit
+codes of the wire (0 done; 1 some message was rejected or not confirmed; 2 bad usage or configuration; 3 a service could
+not be reached), one sentence on standard error instead of a traceback for all that a person can mend, and no secret.
+"""
+
+import importlib
+import pkgutil
+import sys
+from importlib import metadata
+from typing import Annotated, NoReturn
+
+import typer
+
+from worker.errors import Misconfigured, Unavailable, WorkerError
+
+MISCONFIGURED = 2
+UNAVAILABLE = 3
+
+_ORDER = (
+    "run",
+    "demo",
+    "publish",
+    "status",
+    "doctor",
+    "dead_letters",
+    "migrate",
+    "topology",
+    "maintain",
+    "contracts",
+)
+"""The order in which `worker --help` tells of them; what is not named here comes after, by name."""
+
+app = typer.Typer(
+    name="worker",
+    help="Persistence worker for agent systems: RabbitMQ in, PostgreSQL behind, confirmations out.",
+    epilog=(
+        "DATABASE_URL and AMQP_URL say where to work; 'worker run --help' lists all settings. "
+        "Exit codes: 0 done · 1 some message was rejected or not confirmed · 2 bad usage or configuration · "
+        "3 a service could not be reached."
+    ),
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+
+
+def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the option's value)
+    if wanted:
+        print(f"agent-persistence {version()}")  # noqa: T201 (this is the answer)
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=_print_version, is_eager=True, help="Show the version and exit."
+        ),
+    ] = False,
+) -> None:
+    """What stands before a command."""
+    del version
+
+
+def version() -> str:
+    """The version of the installed distribution; "unknown" in a checkout that was never installed."""
+    try:
+        return metadata.version("agent-persistence")
+    except metadata.PackageNotFoundError:
+        return "unknown"
+
+
+def _register_all() -> None:
+    """Let every module of this package add its commands."""
+    names = [info.name for info in pkgutil.iter_modules(__path__)]
+    place = {name: number for number, name in enumerate(_ORDER)}
+    for name in sorted(names, key=lambda name: (place.get(name, len(place)), name)):
+        register = getattr(importlib.import_module(f"{__name__}.{name}"), "register", None)
+        if register is not None:
+            register(app)
+
+
+_register_all()
+
+
+def main() -> None:
+    """Run the command line and exit."""
+    try:
+        app(prog_name="worker")
+    except Misconfigured as error:
+        _fail(error, MISCONFIGURED)
+    except Unavailable as error:
+        _fail(error, UNAVAILABLE)
+    except WorkerError as error:
+        _fail(error, 1)
+
+
+def _fail(error: WorkerError, code: int) -> NoReturn:
+    """Say what is wrong, in one sentence, and exit."""
+    print(f"worker: {error}", file=sys.stderr)  # noqa: T201 (this is for a person)
+    raise SystemExit(code) from error
