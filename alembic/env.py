@@ -12,13 +12,13 @@ from pathlib import Path
 from typing import Any
 
 import sqlalchemy as sa
+from alembic import context
 from alembic.runtime.migration import MigrationContext, MigrationInfo
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import worker.families  # noqa: F401 (registers every table on the metadata)
-from alembic import context
 from worker.store.migrations import asyncpg_url
 from worker.store.partitions import is_partition
 from worker.store.schema import metadata

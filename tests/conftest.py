@@ -18,8 +18,14 @@ _numbers = itertools.count()
 
 @pytest.fixture(scope="session")
 def sandbox() -> Iterator[Sandbox]:
-    """A broker and a database, started once; it says which it chose."""
-    with Sandbox(say=lambda text: print(text, file=sys.__stderr__)) as sandbox:
+    """A broker and a database, started once; it says which it chose.
+
+    Without fsync: tests kill the server, never the machine, and a hundred databases are made and dropped.
+    """
+    quick = {"fsync": "off", "full_page_writes": "off"}
+    with Sandbox(
+        say=lambda text: print(text, file=sys.__stderr__), postgres_settings=quick
+    ) as sandbox:
         yield sandbox
 
 

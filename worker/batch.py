@@ -40,9 +40,7 @@ class Batcher:
 
     def is_suspect(self, batch: list[Delivery]) -> bool:
         """Whether this batch is one message to be handled alone, with its attempt on record."""
-        return (
-            len(batch) == 1 and self._trust == 1 and batch[0].delivery_count >= SUSPECT_AFTER
-        )
+        return len(batch) == 1 and self._trust == 1 and batch[0].delivery_count >= SUSPECT_AFTER
 
     def succeeded(self, batch: list[Delivery]) -> None:
         """A batch ended well: messages like its most often redelivered one may share twice as much."""

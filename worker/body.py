@@ -1,31 +1,25 @@
-"""From the bytes of a body to JSON values, within the limits of the wire.
+"""From the text of a body to JSON values, within the limits of the wire.
 
-Owns decompression and JSON. Promises bounded time and memory for any bytes, and one error, Undecodable, for all that
+Promises bounded time and memory for any bytes, and one error, Undecodable, for all that
 is not JSON in UTF-8. A number that the wire does not allow, or a lone surrogate, inside otherwise well-formed JSON
 becomes an Unfit value, so that in a batch only the event that holds it is rejected.
 """
 
 import json
 import re
-import zlib
 from typing import Any, Final
 
 import orjson
-import zstandard
 
 from contracts.limits import MAX_JSON_VALUES, MAX_NESTING
+from worker.content_encoding import Undecodable
 
 _STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG_NUMBER = b"0" * 19  # the fewest digits of an integer that 64 bits may not hold
 _UINT64_MAX: Final = 2**64 - 1
 _INT64_MIN: Final = -(2**63)
-_CHUNK = 64 * 1024
 _CONTAINERS = (dict, list)
-
-
-class Undecodable(Exception):
-    """These bytes are no JSON that the wire allows; the text says why."""
 
 
 class Unfit:
@@ -36,70 +30,6 @@ class Unfit:
     def __init__(self, why: str, spelling: str) -> None:
         self.why = why
         self.spelling = spelling
-
-
-def unpack(body: bytes, encoding: str | None, max_bytes: int) -> bytes:
-    """The body without its content encoding, at most `max_bytes` of it. Raises Undecodable."""
-    match (encoding or "identity").lower():
-        case "identity":
-            text = body
-        case "gzip":
-            text = _gunzip(body, max_bytes)
-        case "zstd":
-            text = _unzstd(body, max_bytes)
-        case other:
-            raise Undecodable(f"content_encoding {other[:40]!r} is not gzip or zstd")
-    if len(text) > max_bytes:
-        raise Undecodable(f"the body is larger than {max_bytes} bytes")
-    return text
-
-
-def _gunzip(body: bytes, max_bytes: int) -> bytes:
-    parts: list[bytes] = []
-    size = 0
-    rest = body
-    while rest:
-        member = zlib.decompressobj(wbits=31)
-        try:
-            part = member.decompress(rest, max_bytes + 1 - size)
-        except zlib.error as error:
-            raise Undecodable(f"the body is not gzip: {error}") from None
-        size += len(part)
-        parts.append(part)
-        if size > max_bytes:
-            raise Undecodable(f"the body is larger than {max_bytes} bytes after decompression")
-        if not member.eof:
-            raise Undecodable("the body is not gzip: cut short")
-        rest = member.unused_data
-    return b"".join(parts)
-
-
-def _unzstd(body: bytes, max_bytes: int) -> bytes:
-    # A window larger than the limit is refused before memory is taken for it.
-    decompressor = zstandard.ZstdDecompressor(max_window_size=max(1024, max_bytes))
-    try:
-        with decompressor.stream_reader(body, read_across_frames=True) as reader:
-            text = reader.read(max_bytes + 1)
-            if len(text) > max_bytes:
-                raise Undecodable(f"the body is larger than {max_bytes} bytes after decompression")
-            _check_zstd_end(body)
-    except zstandard.ZstdError as error:
-        raise Undecodable(f"the body is not zstd: {error}") from None
-    return text
-
-
-def _check_zstd_end(body: bytes) -> None:
-    """A stream reader takes a frame that is cut short for its end; a decompression object knows better."""
-    rest = body
-    while rest:
-        member = zstandard.ZstdDecompressor().decompressobj()
-        for at in range(0, len(rest), _CHUNK):
-            member.decompress(rest[at : at + _CHUNK])
-            if member.eof:
-                rest = member.unused_data + rest[at + _CHUNK :]
-                break
-        else:
-            raise Undecodable("the body is not zstd: cut short")
 
 
 def parse(text: bytes) -> tuple[Any, bool]:
@@ -244,7 +174,11 @@ def dump(value: Any) -> bytes:
 def _spell(value: Any) -> str:
     match value:
         case Unfit():
-            return value.spelling if "number" in value.why or "integer" in value.why else json.dumps(value.spelling)
+            return (
+                value.spelling
+                if "number" in value.why or "integer" in value.why
+                else json.dumps(value.spelling)
+            )
         case dict():
             return "{" + ",".join(f"{json.dumps(k)}:{_spell(v)}" for k, v in value.items()) + "}"
         case list():

@@ -18,7 +18,8 @@ from contracts.fields import Tenant
 from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES, MAX_ERRORS, MAX_ERRORS_BYTES
 from contracts.registry import ContractFamily
 from worker import telemetry
-from worker.body import Undecodable, dump, find_unfit, parse, replace_nul, unpack
+from worker.body import dump, find_unfit, parse, replace_nul
+from worker.content_encoding import Undecodable, unpack
 from worker.message import Decoded, Delivery, Message, Rejected
 
 _NUL = b"\\u0000"
@@ -40,9 +41,7 @@ class Decoder:
         if delivery.fault:
             return [reject(delivery, "undecodable", [("", f"AMQP property {delivery.fault}")])]
         try:
-            text = unpack(
-                delivery.body, delivery.properties.content_encoding, self._max_body_bytes
-            )
+            text = unpack(delivery.body, delivery.properties.content_encoding, self._max_body_bytes)
             value, exact = parse(text)
         except Undecodable as error:
             return [reject(delivery, "undecodable", [("", str(error))])]
@@ -63,7 +62,9 @@ class Decoder:
         if unfit := find_unfit(raw) if exact else None:
             return _reject_event(delivery, index, raw, "undecodable", [("", unfit.why)])
         if not isinstance(raw, dict):
-            return _reject_event(delivery, index, raw, "invalid", [("", "an event must be an object")])
+            return _reject_event(
+                delivery, index, raw, "invalid", [("", "an event must be an object")]
+            )
         try:
             return self._message(delivery, index, raw, holds_nul=holds_nul)
         except ValidationError as error:
@@ -148,7 +149,9 @@ def _reject_event(
     if isinstance(errors, ValidationError):
         details = error_details(errors, prefix)
     else:
-        details = [{"loc": [place] if place else [], "msg": msg, "type": reason} for place, msg in errors]
+        details = [
+            {"loc": [place] if place else [], "msg": msg, "type": reason} for place, msg in errors
+        ]
     rejected = Rejected(
         delivery, index, reason, details, delivery.body if index is None else dump(raw)
     )
@@ -169,7 +172,9 @@ def error_details(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[
     """Pydantic's errors as {loc, msg, type}: at most 100 of them and 16 KiB, and how many there were."""
     details: list[dict[str, Any]] = []
     room = MAX_ERRORS_BYTES
-    for item in error.errors(include_url=False, include_context=False, include_input=False)[:MAX_ERRORS]:
+    for item in error.errors(include_url=False, include_context=False, include_input=False)[
+        :MAX_ERRORS
+    ]:
         detail = {
             "loc": [_short(part) for part in (*prefix, *item["loc"])],
             "msg": item["msg"][:500],

@@ -64,9 +64,7 @@ def listen(host: str, port: int) -> socket.socket:
 
 async def serve(checks: dict[str, Check], listener: socket.socket) -> None:
     """Serve until cancelled."""
-    config = uvicorn.Config(
-        application(checks), log_config=None, access_log=False, lifespan="off"
-    )
+    config = uvicorn.Config(application(checks), log_config=None, access_log=False, lifespan="off")
     server = _Server(config)
     try:
         await server.serve(sockets=[listener])

@@ -9,7 +9,7 @@ from collections import Counter, deque
 from collections.abc import Iterable
 
 from worker.message import Rejected
-from worker.store.writer import Verdict
+from worker.store.facts import Verdict
 
 _COUNTED = ("invalid", "unstorable")
 

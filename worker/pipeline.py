@@ -176,7 +176,11 @@ class Pipeline:
                 telemetry.rejected.labels(self.family, outcome.reason).inc()
                 counts["rejected"] = counts.get("rejected", 0) + 1
                 self._log.warning(
-                    "rejected", reason=outcome.reason, type=outcome.type, id=outcome.id, source=outcome.source
+                    "rejected",
+                    reason=outcome.reason,
+                    type=outcome.type,
+                    id=outcome.id,
+                    source=outcome.source,
                 )
             else:
                 counts[outcome.outcome] = counts.get(outcome.outcome, 0) + 1

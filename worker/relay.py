@@ -155,13 +155,15 @@ class Relay:
         for entry in entries:
             for group in entry.payload["groups"]:
                 routing_key = f"{group['family']}.{group['outcome']}.{group['tenant']}"
-                for body in confirmation_bodies(entry, group, self._worker):
-                    events.append(
-                        publisher.publish(EXCHANGE, routing_key, body, content_type=CONTENT_TYPE)
-                    )
+                events += [
+                    publisher.publish(EXCHANGE, routing_key, body, content_type=CONTENT_TYPE)
+                    for body in confirmation_bodies(entry, group, self._worker)
+                ]
             for reply in entry.payload["replies"]:
-                for body in confirmation_bodies(entry, reply, self._worker):
-                    replies.append(_reply(publisher, reply, body))
+                replies += [
+                    _reply(publisher, reply, body)
+                    for body in confirmation_bodies(entry, reply, self._worker)
+                ]
         await publisher.drain()
         answers = await asyncio.gather(*events, *replies)
         reached("after_publish")
@@ -183,9 +185,7 @@ def _reply(
     )
 
 
-def confirmation_bodies(
-    entry: OutboxEntry, group: dict[str, Any], worker: str
-) -> Iterator[bytes]:
+def confirmation_bodies(entry: OutboxEntry, group: dict[str, Any], worker: str) -> Iterator[bytes]:
     """The `persistence.confirmed` events for one outcome and tenant, each at most 1 MiB."""
     committed_at = entry.committed_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
     chunk: list[dict[str, Any]] = []
@@ -246,5 +246,3 @@ async def _first(*events: asyncio.Event) -> None:
     finally:
         for wait in waits:
             wait.cancel()
-
-

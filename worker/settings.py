@@ -36,26 +36,62 @@ class Settings(BaseSettings):
         description="this worker's name in logs, confirmations and connections",
     )
     families: str = Field("", description="families to consume, comma-separated; empty = all")
-    batch_messages: int = Field(500, ge=1, le=10_000, description="most deliveries in one transaction")
-    batch_bytes: int = Field(8 * _MIB, ge=1, description="most bytes of bodies in one transaction (one delivery may exceed it)")
+    batch_messages: int = Field(
+        500, ge=1, le=10_000, description="most deliveries in one transaction"
+    )
+    batch_bytes: int = Field(
+        8 * _MIB,
+        ge=1,
+        description="most bytes of bodies in one transaction (one delivery may exceed it)",
+    )
     transactions: int = Field(2, ge=1, le=16, description="transactions in flight per family")
     prefetch: int = Field(2000, ge=1, le=65535, description="most deliveries in hand per family")
-    memory_budget: int = Field(64 * _MIB, ge=1024, description="most bytes of bodies in hand per process")
-    max_body_bytes: int = Field(8 * _MIB, ge=1024, description="largest body after decompression; a larger one is rejected")
-    reply_queues: str = Field("agent.replies.*", description="pattern of queues that replies may be sent to, besides direct reply-to")
-    http_host: str = Field("127.0.0.1", description="address of /livez, /readyz and /metrics (0.0.0.0 in a container)")
-    http_port: int = Field(8080, ge=0, le=65535, description="port of the same; process i of --processes takes this port + i; 0 = off")
-    log_level: str = Field("info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error")
+    memory_budget: int = Field(
+        64 * _MIB, ge=1024, description="most bytes of bodies in hand per process"
+    )
+    max_body_bytes: int = Field(
+        8 * _MIB, ge=1024, description="largest body after decompression; a larger one is rejected"
+    )
+    reply_queues: str = Field(
+        "agent.replies.*",
+        description="pattern of queues that replies may be sent to, besides direct reply-to",
+    )
+    http_host: str = Field(
+        "127.0.0.1", description="address of /livez, /readyz and /metrics (0.0.0.0 in a container)"
+    )
+    http_port: int = Field(
+        8080,
+        ge=0,
+        le=65535,
+        description="port of the same; process i of --processes takes this port + i; 0 = off",
+    )
+    log_level: str = Field(
+        "info", pattern="^(debug|info|warning|error)$", description="debug, info, warning or error"
+    )
     grace: float = Field(20, gt=0, description="seconds to finish what is in hand after SIGTERM")
-    start_timeout: float = Field(60, ge=0, description="seconds to wait for PostgreSQL and RabbitMQ at start before exiting with 3")
-    statement_timeout: float = Field(60, gt=0, description="seconds a statement may take before the batch is tried again")
-    retry_longest: float = Field(3, gt=0, description="longest pause in seconds between attempts while a service is away")
-    outbox_sweep_after: float = Field(30, gt=0, description="seconds after which an unpublished outbox row is taken over")
-    pause_seconds: float = Field(60, gt=0, description="how long a family pauses when most of its messages are refused")
+    start_timeout: float = Field(
+        60,
+        ge=0,
+        description="seconds to wait for PostgreSQL and RabbitMQ at start before exiting with 3",
+    )
+    statement_timeout: float = Field(
+        60, gt=0, description="seconds a statement may take before the batch is tried again"
+    )
+    retry_longest: float = Field(
+        3, gt=0, description="longest pause in seconds between attempts while a service is away"
+    )
+    outbox_sweep_after: float = Field(
+        30, gt=0, description="seconds after which an unpublished outbox row is taken over"
+    )
+    pause_seconds: float = Field(
+        60, gt=0, description="how long a family pauses when most of its messages are refused"
+    )
     pause_window: int = Field(1000, ge=1, description="messages that this is judged by")
     pause_minimum: int = Field(200, ge=1, description="fewest messages that it is judged by")
     pause_sources: int = Field(3, ge=1, description="fewest sources that must be refused")
-    crash_point: str = Field("", description="for tests: the point at which the worker kills itself")
+    crash_point: str = Field(
+        "", description="for tests: the point at which the worker kills itself"
+    )
 
     @field_validator("database_url", mode="after")
     @classmethod

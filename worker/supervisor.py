@@ -47,6 +47,7 @@ class _Supervisor:
         self._settings = settings
         self._drain = drain
         self._children: list[_Child] = []
+        self._limit = asyncio.timeout(None)
         self._stopping = False
         self._code = 0
 
@@ -56,14 +57,24 @@ class _Supervisor:
         for number in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(number, self._stop)
         try:
-            for index in range(count):
-                self._children.append(await self._start(index))
-            await self._wait()
+            async with self._limit:
+                await self._start_and_wait(count)
+        except TimeoutError:
+            await self._kill()
         finally:
             for number in (signal.SIGTERM, signal.SIGINT):
                 loop.remove_signal_handler(number)
-            await self._end_all()
         return self._code
+
+    async def _start_and_wait(self, count: int) -> None:
+        for index in range(count):
+            if not self._stopping:
+                self._children.append(await self._start(index))
+        running = {child.ended: child for child in self._children}
+        while running:
+            done, _ = await asyncio.wait(running, return_when=asyncio.FIRST_COMPLETED)
+            for ended in done:
+                self._take_note(running.pop(ended), ended.result())
 
     async def _start(self, index: int) -> _Child:
         arguments = ["run", "--supervised", *(["--drain"] if self._drain else [])]
@@ -83,42 +94,32 @@ class _Supervisor:
 
     def _stop(self) -> None:
         """Tell every process to stop; told twice, they end at once."""
+        if not self._stopping:
+            now = asyncio.get_running_loop().time()
+            self._limit.reschedule(now + self._settings.grace + _AFTER_GRACE)
         self._stopping = True
         for child in self._children:
             child.signal(signal.SIGTERM)
 
-    async def _wait(self) -> None:
-        running = list(self._children)
-        while running:
-            limit = self._settings.grace + _AFTER_GRACE if self._stopping else 1.0
-            done, _ = await asyncio.wait(
-                [child.ended for child in running], timeout=limit, return_when=asyncio.FIRST_COMPLETED
-            )
-            if not done and self._stopping:
-                return  # what is left is killed
-            for child in [child for child in running if child.ended in done]:
-                running.remove(child)
-                self._take_note(child, child.ended.result())
-
     def _take_note(self, child: _Child, code: int) -> None:
         """One process has ended: as it should, or so that all have to."""
-        expected = code == 0 and (self._stopping or self._drain)
+        # A process that was told to stop before it could listen for it ends by the signal.
+        expected = code in (0, -signal.SIGTERM) if self._stopping else self._drain and code == 0
         say = log.info if expected else log.error
         say("process ended", process=child.name, pid=child.process.pid, code=code)
-        if expected:
-            return
-        self._code = self._code or (code if code > 0 else 1)
-        if not self._stopping:
-            self._stop()
+        if not expected:
+            self._code = self._code or (code if code > 0 else 1)
+            if not self._stopping:
+                self._stop()
 
-    async def _end_all(self) -> None:
-        """Kill what still runs."""
+    async def _kill(self) -> None:
+        """End what did not end within the grace period."""
+        self._code = self._code or 1
         for child in self._children:
             if child.process.returncode is None:
                 log.error("process killed", process=child.name, pid=child.process.pid)
                 child.signal(signal.SIGKILL)
                 await child.ended
-                self._code = self._code or 1
 
 
 async def supervise(settings: Settings, count: int, *, drain: bool) -> int:

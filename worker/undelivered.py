@@ -8,10 +8,11 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.confirmation import Reason
-from worker.body import Undecodable, parse, unpack
+from worker.body import parse
 from worker.broker.topology import queue_name
+from worker.content_encoding import Undecodable, unpack
 from worker.decode import identify, reject
-from worker.message import Decoded, Delivery
+from worker.message import Decoded, Delivery, Rejected
 
 _MAX_BODY_BYTES = 8 * 1024 * 1024
 
@@ -27,10 +28,19 @@ def unroutable(delivery: Delivery) -> list[Decoded]:
 
 def dead_lettered(delivery: Delivery) -> list[Decoded]:
     """A message that the broker dead-lettered, as it was before."""
+    return [letter_of(delivery)]
+
+
+def letter_of(
+    delivery: Delivery, unknown: str = "the broker dead-lettered it, and it cannot be read why"
+) -> Rejected:
+    """The letter of a message that the broker dead-lettered; `unknown` is said where it does not say why."""
     death = _latest_death(delivery)
-    cause = str(death.get("reason", "unknown"))
+    cause = death.get("reason")
     reason: Reason
     match cause:
+        case None:
+            reason, text = "dead_lettered", unknown
         case "expired":
             reason, text = "expired", "its own AMQP expiration passed before a worker took it"
         case "delivery_limit":
@@ -43,13 +53,13 @@ def dead_lettered(delivery: Delivery) -> list[Decoded]:
         exchange=str(death.get("exchange", delivery.exchange)),
         routing_key=str(keys[0]) if isinstance(keys, list) and keys else delivery.routing_key,
     )
-    return [_rejected(original, reason, text)]
+    return _rejected(original, reason, text)
 
 
-def family_of(delivery: Delivery, families: frozenset[str]) -> str:
-    """The family whose queue a dead-lettered message died in; `unrouted` where that was none of ours."""
-    queue = str(_latest_death(delivery).get("queue", ""))
-    return next((name for name in families if queue_name(name) == queue), "unrouted")
+def family_of(delivery: Delivery, families: frozenset[str]) -> str | None:
+    """The family whose queue a dead-lettered message died in; None where that was none of these."""
+    queue = _latest_death(delivery).get("queue")
+    return next((name for name in families if queue_name(name) == queue), None)
 
 
 def _latest_death(delivery: Delivery) -> dict[str, Any]:
@@ -59,8 +69,11 @@ def _latest_death(delivery: Delivery) -> dict[str, Any]:
     return {}
 
 
-def _rejected(delivery: Delivery, reason: Reason, text: str) -> Decoded:
-    rejected = reject(delivery, reason, [("", text)])
+def _rejected(delivery: Delivery, reason: Reason, text: str) -> Rejected:
+    errors = [("", text)]
+    if delivery.fault:
+        errors.append(("", f"AMQP property {delivery.fault}"))
+    rejected = reject(delivery, reason, errors)
     try:
         raw, _ = parse(unpack(delivery.body, delivery.properties.content_encoding, _MAX_BODY_BYTES))
     except Undecodable:

@@ -4,6 +4,7 @@ Revision: 0001
 """
 
 from alembic import op
+
 from worker.store.ddl import compress_sql, first_partitions_sql
 
 revision = "0001"

@@ -5,6 +5,7 @@ Revises: 0001
 """
 
 from alembic import op
+
 from worker.store.ddl import compress_sql
 
 revision = "0002"

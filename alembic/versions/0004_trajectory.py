@@ -5,6 +5,7 @@ Revises: 0003
 """
 
 from alembic import op
+
 from worker.store.ddl import compress_sql, first_partitions_sql
 
 revision = "0004"

@@ -124,20 +124,15 @@ class Dispatcher:
         refusals = 0
         suspect = False
         while not all(pending.settled for pending in parcel.pendings):
-            link = await asyncio.shield(self._link)
-            # What was under way when the broker closed a channel goes alone, so that a bad parcel is known.
-            alone = self._suspects if suspect else contextlib.nullcontext()
             refusal: PublishingError
             try:
-                async with alone:
-                    await link.send(parcel)
+                await self._attempt(parcel, alone=suspect)
             except NotAccepted as error:
                 return self._fail(parcel, error)
             except Nacked as error:
                 refusal = NotAccepted(f"the broker refused it: {error}")
                 await asyncio.sleep(delay(refusals + 1))
             except LinkLost as error:
-                self._drop(link)
                 if error.fault is None:
                     continue
                 refusal = error.fault
@@ -148,6 +143,16 @@ class Dispatcher:
             if refusals > MAX_REFUSALS:
                 return self._fail(parcel, refusal)
         return None
+
+    async def _attempt(self, parcel: Parcel, *, alone: bool) -> None:
+        """Send once. What was under way when the broker closed a link goes alone, so that a bad parcel is known."""
+        async with self._suspects if alone else contextlib.nullcontext():
+            link = await asyncio.shield(self._link)
+            try:
+                await link.send(parcel)
+            except LinkLost:
+                self._drop(link)
+                raise
 
     def _drop(self, link: Link) -> None:
         """From here on nobody takes this link for a good one."""

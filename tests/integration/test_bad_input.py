@@ -127,9 +127,15 @@ INVALID = {
     "an unknown member": lambda event: event | {"data": event["data"] | {"surprise": 1}},
     "a number as text": lambda event: event | {"data": event["data"] | {"step_number": "3"}},
     "true as a number": lambda event: event | {"data": event["data"] | {"step_number": True}},
-    "a fraction as an integer": lambda event: event | {"data": event["data"] | {"step_number": 3.5}},
-    "an integer past the column": lambda event: event | {"data": event["data"] | {"step_number": 2**31}},
-    "text past the column": lambda event: event | {"data": event["data"] | {"output_summary": "x" * 501}},
+    "a fraction as an integer": lambda event: (
+        event | {"data": event["data"] | {"step_number": 3.5}}
+    ),
+    "an integer past the column": lambda event: (
+        event | {"data": event["data"] | {"step_number": 2**31}}
+    ),
+    "text past the column": lambda event: (
+        event | {"data": event["data"] | {"output_summary": "x" * 501}}
+    ),
     "no event at all": lambda event: 42,
 }
 
@@ -140,7 +146,9 @@ async def test_events_that_break_their_contract_are_invalid_and_name_the_field(s
     async with client(settings.broker) as agent:
         for case, text in bad.items():
             await agent.publish(text, message_id=case)
-            await agent.publish_batch([logged(), text, logged()], "execution.logged", message_id=f"batch of {case}")
+            await agent.publish_batch(
+                [logged(), text, logged()], "execution.logged", message_id=f"batch of {case}"
+            )
         await drain(settings)
         confirmed = await agent.confirmed(4 * len(bad))
     assert len(confirmed["persisted"]) == 2 * len(bad)
@@ -181,7 +189,9 @@ async def test_a_nul_character_is_stored_as_its_symbol_and_repeated_keys_keep_th
         await agent.publish(twice)
         await drain(settings)
         assert len((await agent.confirmed(1))["persisted"]) == 1
-    [row] = await rows(settings.database, "SELECT action, step_number, output_full::text FROM execution_logs")
+    [row] = await rows(
+        settings.database, "SELECT action, step_number, output_full::text FROM execution_logs"
+    )
     assert row == {"action": "a\u2400b", "step_number": 9, "output_full": '{"k\u2400": ["\u2400"]}'}
 
 
@@ -192,7 +202,9 @@ async def test_hostile_amqp_properties_reject_their_message_and_nothing_else(set
         connection = await connect(settings.broker, name="hostile")
         for case, (flags, properties) in HOSTILE.items():
             await agent.publish(logged(), logged())
-            assert await publish_hostile(connection, "execution.logged", flags, properties, bodies[case])
+            assert await publish_hostile(
+                connection, "execution.logged", flags, properties, bodies[case]
+            )
         await connection.close()
         await drain(settings)
         confirmed = await agent.confirmed(3 * len(HOSTILE))
@@ -213,7 +225,9 @@ async def test_a_type_that_no_family_is_bound_for_becomes_an_unroutable_letter(s
         reply = await agent.reply()
     assert (reply.correlation_id, reply.outcome) == ("c-1", "rejected")
     assert reply.items[0]["reason"] == "unroutable"
-    [letter] = await rows(settings.database, "SELECT reason, family, routing_key, type, body FROM dead_letters")
+    [letter] = await rows(
+        settings.database, "SELECT reason, family, routing_key, type, body FROM dead_letters"
+    )
     assert letter == {
         "reason": "unroutable",
         "family": "unrouted",
@@ -246,7 +260,10 @@ async def test_same_key_with_other_content_is_a_conflict_that_names_both_digests
         "duplicate": 1,
         "rejected": 1,
     }
-    [row] = await rows(settings.database, "SELECT action, encode(content_digest, 'hex') AS digest FROM execution_logs")
+    [row] = await rows(
+        settings.database,
+        "SELECT action, encode(content_digest, 'hex') AS digest FROM execution_logs",
+    )
     [letter] = await rows(settings.database, "SELECT reason, errors FROM dead_letters")
     assert letter["reason"] == "conflict"
     assert row["digest"] in letter["errors"]
@@ -266,7 +283,10 @@ async def test_a_row_that_postgresql_refuses_is_bisected_out_of_its_batch(settin
         confirmed = await agent.confirmed(100)
     assert len(confirmed["persisted"]) == 98
     assert {item["reason"] for item in confirmed["rejected"]} == {"unstorable"}
-    assert {item["id"] for item in confirmed["rejected"]} == {str(events[17].id), str(events[63].id)}
+    assert {item["id"] for item in confirmed["rejected"]} == {
+        str(events[17].id),
+        str(events[63].id),
+    }
     assert await count(settings.database, "execution_logs") == 98
     assert await count(settings.database, "dead_letters") == 2
 

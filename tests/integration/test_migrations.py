@@ -10,11 +10,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 import sqlalchemy as sa
+from alembic import command
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import worker.families
-from alembic import command
 from worker.store import migrations
 from worker.store.schema import metadata
 

@@ -2,7 +2,8 @@
 
 import random
 
-from hypothesis import HealthCheck, given, seed, settings as hypothesis_settings
+from hypothesis import HealthCheck, given, seed
+from hypothesis import settings as hypothesis_settings
 from support.events import created, decoded, logged
 from support.lives import lives
 from support.tables import FACTS_AND_ENTITIES, connected, contents

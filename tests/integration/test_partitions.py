@@ -39,6 +39,12 @@ async def db(database_url):
 
 
 @pytest.fixture
+def patient(monkeypatch):
+    """Adding a month waits for writers as long as a slow machine may need."""
+    monkeypatch.setattr(partitions, "LOCK_TIMEOUT", "60s")
+
+
+@pytest.fixture
 async def engine(database_url):
     engine = create_async_engine(database_url, poolclass=NullPool)
     yield engine
@@ -65,7 +71,7 @@ async def waiting(db, sessions):
         "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    async with asyncio.timeout(4):
+    async with asyncio.timeout(30):
         while await db.fetchval(query) < sessions:  # noqa: ASYNC110 (no session tells another that it waits)
             await asyncio.sleep(0.01)
 
@@ -192,7 +198,7 @@ async def write_events(connection, number, keys):
     ids=("execution_logs", "lifecycle_events"),
 )
 async def test_a_month_beside_writers_loses_and_refuses_nothing(
-    db, engine, database_url, table, write
+    db, engine, patient, database_url, table, write
 ):
     """Two add months while four write into them, some rows again: no writer fails, and all is there, once."""
     now, stop = Month.of(datetime.now(UTC)), asyncio.Event()
@@ -228,7 +234,7 @@ async def test_a_month_beside_writers_loses_and_refuses_nothing(
     assert await db.fetchval(f"SELECT count(*) FROM {table.name}_default") == 0
 
 
-async def test_a_row_chosen_for_the_default_is_not_refused(db, engine, database_url):
+async def test_a_row_chosen_for_the_default_is_not_refused(db, engine, patient, database_url):
     """A writer whose statement waits while its month is added finds the month, not a refusal by the default."""
     month = Month.of(datetime.now(UTC)).plus(13)
     writer = await asyncpg.connect(database_url.replace("+asyncpg", ""))
@@ -248,7 +254,7 @@ async def test_a_row_chosen_for_the_default_is_not_refused(db, engine, database_
     assert [name for (name,) in found] == [month.partition_of("lifecycle_events")] * 2
 
 
-async def test_a_row_deleted_while_its_month_is_added_stays_deleted(db, engine):
+async def test_a_row_deleted_while_its_month_is_added_stays_deleted(db, engine, patient):
     """A task that goes with its logs between the copy and the lock takes the copies along."""
     await log(db, key_in(Month.of(datetime.now(UTC)).plus(13)))
     holding = db.transaction()

@@ -120,6 +120,16 @@ def processes_of(directory):
     return found
 
 
+def stop_and_start(service):
+    """Each once and again: stopping what is stopped and starting what runs are no errors."""
+    service.stop()
+    service.stop()
+    assert refuses(service.address.port)
+    service.start()
+    service.start()
+    assert not refuses(service.address.port)
+
+
 async def test_the_database_can_be_written(services, postgres):
     """It is empty, its own, and durable: fsync is on."""
     url = services.database_url
@@ -168,7 +178,7 @@ def test_a_name_is_not_created_twice(services, service, request):
     """Somebody else's data behind it is not touched."""
     it = request.getfixturevalue(service)
     it.create("twice")
-    with pytest.raises(SandboxError, match="already exists|exists already"):
+    with pytest.raises(SandboxError, match=r"already exists|exists already"):
         it.create("twice")
     it.drop("twice")
 
@@ -194,7 +204,7 @@ async def test_rabbitmqctl_can_be_used(services, rabbitmq):
 async def test_postgres_keeps_port_and_data_over_a_restart(services, postgres):
     """The same URL works again."""
     await query(services.database_url, "CREATE TABLE restarted AS SELECT 7 AS value")
-    postgres.restart()
+    stop_and_start(postgres)
     assert await query(services.database_url, "SELECT value FROM restarted") == 7
 
 
@@ -210,13 +220,15 @@ async def test_postgres_keeps_what_was_committed_when_it_is_killed(services, pos
 async def test_rabbitmq_keeps_port_and_messages_over_a_restart(services, rabbitmq):
     """The same URL works again."""
     await publish(services.amqp_url, "restarted", b"kept")
-    rabbitmq.restart()
+    stop_and_start(rabbitmq)
     assert await get(services.amqp_url, "restarted") == b"kept"
 
 
 async def test_rabbitmq_keeps_what_was_confirmed_when_it_is_killed(services, rabbitmq):
     """A kill is a power cut: nothing answers, and afterwards confirmed messages are there."""
     await publish(services.amqp_url, "killed", b"kept")
+    # The names of new quorum queues reach the disk within half a second, not at once.
+    rabbitmq.control("eval", "[dets:sync(T) || T <- dets:all()].")
     rabbitmq.kill()
     assert refuses(rabbitmq.address.port)
     rabbitmq.start()
@@ -242,18 +254,6 @@ async def test_a_paused_rabbitmq_answers_when_it_is_resumed(services, rabbitmq):
         assert await asyncio.wait({answer}, timeout=0.3) == (set(), {answer})
         rabbitmq.resume()
         assert (await asyncio.wait_for(answer, 10)).name == "paused"
-
-
-@pytest.mark.parametrize("service", ["postgres", "rabbitmq"])
-def test_a_service_is_started_and_stopped_once(services, service, request):
-    """Starting what runs and stopping what does not are no errors."""
-    it = request.getfixturevalue(service)
-    it.start()
-    it.stop()
-    it.stop()
-    assert refuses(it.address.port)
-    it.start()
-    assert not refuses(it.address.port)
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="127.0.0.2 is an address on Linux only")

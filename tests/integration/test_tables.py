@@ -264,3 +264,14 @@ async def test_dead_letters_are_not_held_to_a_tenant_or_a_length(rows):
         "UPDATE dead_letters SET exchange = '', routing_key = repeat('ü', 255), message_id = repeat('x', 70000),"
         " body = '', tenant_id = repeat('t', 300)"
     )
+
+
+async def test_a_dead_letter_ends_in_one_of_three_ways(rows):
+    """How and when a letter was resolved are known together, and a new rejection opens it again."""
+    for resolution in ("replayed", "edited", "discarded"):
+        await rows.execute(
+            "UPDATE dead_letters SET resolved_at = now(), resolution = $1", resolution
+        )
+    await rows.execute(
+        "UPDATE dead_letters SET resolved_at = NULL, resolution = NULL, seen = seen + 1"
+    )

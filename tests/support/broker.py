@@ -54,19 +54,25 @@ class Client:
     confirmations: "asyncio.Queue[Reply]" = field(default_factory=asyncio.Queue)
     seen: list[Reply] = field(default_factory=list)
 
-    async def publish(self, *events: Event | bytes, routing_key: str | None = None, **properties: Any) -> None:
+    async def publish(
+        self, *events: Event | bytes, routing_key: str | None = None, **properties: Any
+    ) -> None:
         """Publish events, or raw bodies, one message each; returns when the broker has all of them."""
         for event in events:
             body = event if isinstance(event, bytes) else event.to_json()
             key = routing_key or (event.type if isinstance(event, Event) else "execution.logged")
             await self.publish_raw(body, key, **properties)
 
-    async def publish_batch(self, events: Iterable[Event | bytes], routing_key: str, **properties: Any) -> None:
+    async def publish_batch(
+        self, events: Iterable[Event | bytes], routing_key: str, **properties: Any
+    ) -> None:
         bodies = [event if isinstance(event, bytes) else event.to_json() for event in events]
         properties.setdefault("content_type", "application/cloudevents-batch+json")
         await self.publish_raw(b"[" + b",".join(bodies) + b"]", routing_key, **properties)
 
-    async def publish_raw(self, body: bytes, routing_key: str, *, reply: bool = False, **properties: Any) -> None:
+    async def publish_raw(
+        self, body: bytes, routing_key: str, *, reply: bool = False, **properties: Any
+    ) -> None:
         properties.setdefault("content_type", "application/cloudevents+json")
         if reply:
             properties["reply_to"] = "amq.rabbitmq.reply-to"

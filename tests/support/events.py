@@ -14,14 +14,26 @@ from worker.message import Decoded, Delivery, Properties
 SOURCE = "/agents/tester"
 
 
-def logged(task_id: UUID | None = None, *, source: str = SOURCE, tenant: str = "default", **data: Any) -> Event:
+def logged(
+    task_id: UUID | None = None, *, source: str = SOURCE, tenant: str = "default", **data: Any
+) -> Event:
     """A log entry of a task."""
-    given = {"step_number": 1, "agent_type": "infra", "action": "act", "status": "completed", **data}
-    entry = ExecutionLogged(task_id=task_id or uuid7(), log_id=given.pop("log_id", uuid7()), **given)
+    given = {
+        "step_number": 1,
+        "agent_type": "infra",
+        "action": "act",
+        "status": "completed",
+        **data,
+    }
+    entry = ExecutionLogged(
+        task_id=task_id or uuid7(), log_id=given.pop("log_id", uuid7()), **given
+    )
     return entry.event(source=source, tenant=tenant)
 
 
-def created(task_id: UUID | None = None, *, source: str = SOURCE, tenant: str = "default", **data: Any) -> Event:
+def created(
+    task_id: UUID | None = None, *, source: str = SOURCE, tenant: str = "default", **data: Any
+) -> Event:
     """A task."""
     given = {"request_text": "do it", **data}
     return TaskCreated(task_id=task_id or uuid7(), **given).event(source=source, tenant=tenant)
@@ -30,7 +42,13 @@ def created(task_id: UUID | None = None, *, source: str = SOURCE, tenant: str = 
 def delivery(body: Event | bytes, *, family: str = "task-lifecycle", **given: Any) -> Delivery:
     """A delivery as the broker would hand it out."""
     raw = body if isinstance(body, bytes) else body.to_json()
-    fields = {"tag": 1, "redelivered": False, "exchange": "agent.messages", "routing_key": "", **given}
+    fields = {
+        "tag": 1,
+        "redelivered": False,
+        "exchange": "agent.messages",
+        "routing_key": "",
+        **given,
+    }
     fields.setdefault("properties", Properties())
     return Delivery(family=family, body=raw, properties_raw=b"", **fields)
 
@@ -40,5 +58,7 @@ def decoded(*events: Event, redelivered: bool = False) -> list[Decoded]:
     found = []
     for event in events:
         family, _ = contract_types()[event.type]
-        found += Decoder(family).decode(delivery(event, family=family.name, redelivered=redelivered))
+        found += Decoder(family).decode(
+            delivery(event, family=family.name, redelivered=redelivered)
+        )
     return found

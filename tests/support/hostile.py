@@ -42,7 +42,9 @@ HOSTILE = {
 class _Confirms:
     """A sink that waits for one confirm."""
 
-    answer: "asyncio.Future[bool]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+    answer: "asyncio.Future[bool]" = field(
+        default_factory=lambda: asyncio.get_running_loop().create_future()
+    )
 
     def fits(self, size: int) -> bool:
         return False

@@ -51,13 +51,25 @@ contents: st.SearchStrategy[EventData] = st.one_of(
     st.builds(task.TaskRejected, task_id=_task_id, attempt=_maybe_attempt),
     st.builds(task.TaskStarted, task_id=_task_id, agent_id=st.none() | _text, attempt=_attempt),
     st.builds(
-        task.TaskCompleted, task_id=_task_id, output=_object, actual_resources=_object, attempt=_attempt
+        task.TaskCompleted,
+        task_id=_task_id,
+        output=_object,
+        actual_resources=_object,
+        attempt=_attempt,
     ),
-    st.builds(task.TaskFailed, task_id=_task_id, error_message=_text, actual_resources=_object, attempt=_attempt),
+    st.builds(
+        task.TaskFailed,
+        task_id=_task_id,
+        error_message=_text,
+        actual_resources=_object,
+        attempt=_attempt,
+    ),
     st.builds(task.TaskRetrying, task_id=_task_id, attempt=_attempt),
     st.builds(task.TaskCancelled, task_id=_task_id, attempt=_maybe_attempt),
     _depends,
-    st.builds(training.TrainingQueued, job_id=_job_id, agent_id=_text, total_iterations=st.integers(1, 3)),
+    st.builds(
+        training.TrainingQueued, job_id=_job_id, agent_id=_text, total_iterations=st.integers(1, 3)
+    ),
     st.builds(training.TrainingStarted, job_id=_job_id),
     st.builds(
         training.TrainingProgressed,
@@ -80,7 +92,9 @@ def lives(draw: st.DrawFn, most: int = 25) -> list[Event]:
     for number, content in enumerate(data):
         if isinstance(content, task.TaskDependsOn):
             pair = (content.task_id, content.depends_on_task_id)
-            if pair in pairs:  # the pair is the key: a second message of it would be a conflict or a duplicate
+            if (
+                pair in pairs
+            ):  # the pair is the key: a second message of it would be a conflict or a duplicate
                 continue
             pairs.add(pair)
         time = START + timedelta(minutes=draw(st.integers(0, 4)))

@@ -45,7 +45,7 @@ async def running_worker(settings: Settings) -> AsyncIterator[Running]:
 async def drain(settings: Settings) -> None:
     """Run a worker in this process until the queues and the outbox are empty."""
     async with asyncio.timeout(60):
-        await App(settings, drain=True).run()
+        await App(settings, until_drained=True).run()
 
 
 def environment(settings: Settings, **extra: str) -> dict[str, str]:

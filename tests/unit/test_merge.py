@@ -10,7 +10,16 @@ from support.lives import lives
 
 from worker.families import plan
 from worker.message import Message
-from worker.store.merge import Folded, clock, clock_attempt, clock_time, fold_batch, merge, upsert_columns, visible
+from worker.store.merge import (
+    Folded,
+    clock,
+    clock_attempt,
+    clock_time,
+    fold_batch,
+    merge,
+    visible,
+)
+from worker.store.merge_sql import upsert_columns
 from worker.store.unnest import is_json
 
 ENTITIES = plan().entity_order
@@ -56,7 +65,12 @@ def test_any_grouping_folds_into_the_same_rows(events, random_: random.Random):
         assert shown(entity, left) == shown(entity, whole)
 
 
-@given(st.integers(1, 9_999_999_999), st.integers(0, 99), st.datetimes(timezones=st.just(None)), st.uuids())
+@given(
+    st.integers(1, 9_999_999_999),
+    st.integers(0, 99),
+    st.datetimes(timezones=st.just(None)),
+    st.uuids(),
+)
 def test_a_clock_says_what_it_was_made_of(attempt, rank, time, identity):
     """Attempt and time can be read back from a clock's text."""
     from datetime import UTC

@@ -41,8 +41,11 @@ def surroundings(said):
     )
 
 
-def choose(surroundings, choice, working, *, asked=False):
-    def attempt(kind):
+def choose(surroundings, choice, working, *, asked=False, ended=None):
+    ended = [] if ended is None else ended
+
+    def attempt(kind, where):
+        where.closing.callback(ended.append, kind)
         if kind not in working:
             raise SandboxError(f"{kind} is broken here.\nmore about it")
         return Named(kind)
@@ -84,6 +87,15 @@ def test_what_fails_is_passed_over_and_said(surroundings, said):
     assert said == [
         "RabbitMQ (install), not docker: docker is broken here.; not local: local is broken here."
     ]
+
+
+def test_what_a_failed_way_had_started_is_ended_at_once(surroundings):
+    """What the way that was taken started is ended with the sandbox, and not before."""
+    ended = []
+    choose(surroundings, ORDER, {"local"}, ended=ended)
+    assert ended == ["docker"]
+    surroundings.closing.close()
+    assert ended == ["docker", "local"]
 
 
 def test_the_only_kind_asked_for_fails_with_its_own_words(surroundings, said):

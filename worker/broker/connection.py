@@ -7,6 +7,7 @@ waiting cannot help. It rests on internals of aiormq and refuses to start where 
 
 import asyncio
 import inspect
+from importlib.metadata import version
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -38,14 +39,15 @@ class _TapFactory(TransportFactory):
         self.writer: asyncio.StreamWriter | None = None
 
     async def create(
-        self, url: URL, *, ssl_context_provider: SSLContextProvider, **kwargs: Any
+        self, url: URL, **kwargs: Any
     ) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         loop = asyncio.get_running_loop()
-        context = await ssl_context_provider.get_context() if url.scheme == "amqps" else None
+        provider: SSLContextProvider = kwargs.pop("ssl_context_provider")
+        context = await provider.get_context() if url.scheme == "amqps" else None
         reader = asyncio.StreamReader(loop=loop)
         tap = Tap(reader, loop)
         transport, _ = await loop.create_connection(
-            lambda: tap, url.host, url.port, ssl=context, **kwargs
+            lambda: tap, url.host or "localhost", url.port or 0, ssl=context, **kwargs
         )
         self.tap = tap
         self.writer = asyncio.StreamWriter(transport, tap, reader, loop)
@@ -57,7 +59,9 @@ class _TappedConnection(aio_pika.Connection):
 
     PARAMETERS = (
         *aio_pika.Connection.PARAMETERS,
-        ConnectionParameter(name="transport_factory", parser=lambda factory: factory, is_kwarg=True),
+        ConnectionParameter(
+            name="transport_factory", parser=lambda factory: factory, is_kwarg=True
+        ),
     )
 
 
@@ -66,7 +70,7 @@ def check_internals() -> None:
     parameters = inspect.signature(aiormq.Connection.__init__).parameters
     if "transport_factory" not in parameters or not hasattr(TransportFactory, "create"):
         raise Misconfigured(
-            f"aiormq {aiormq.__version__} has no transport factory; install the pinned version 7.2.4"
+            f"aiormq {version('aiormq')} has no transport factory; install the pinned version 7.2.4"
         )
 
 
@@ -92,13 +96,19 @@ class BrokerConnection:
     @property
     def frame_max(self) -> int:
         """The largest frame in bytes that both sides agreed on."""
-        tuned: int = self._aiormq.connection_tune.frame_max  # type: ignore[attr-defined]
+        tuned: int = self._aiormq.connection_tune.frame_max
+        return tuned
+
+    @property
+    def heartbeat(self) -> int:
+        """Seconds within which both sides hear of each other; 0 where a dead connection would not be noticed."""
+        tuned: int = self._aiormq.connection_tune.heartbeat
         return tuned
 
     @property
     def server(self) -> str:
         """Product and version of the broker."""
-        properties: dict[str, Any] = dict(self._aiormq.server_properties)  # type: ignore[attr-defined]
+        properties: dict[str, Any] = dict(self._aiormq.server_properties)
         return f"{_word(properties.get('product'))} {_word(properties.get('version'))}"
 
     async def channel(self, *, confirms: bool = False) -> aiormq.abc.AbstractChannel:
@@ -141,7 +151,9 @@ class BrokerConnection:
         self.lost.set()
 
 
-async def connect(url: str, *, name: str, heartbeat: int = 30, timeout: float = 10) -> BrokerConnection:  # noqa: ASYNC109 (aio-pika's own limit)
+async def connect(
+    url: str, *, name: str, heartbeat: int = 30, within: float = 10
+) -> BrokerConnection:
     """Open a connection that shows up in the broker under `name`.
 
     Raises Unavailable where the broker cannot be reached now, Misconfigured where it refuses this user or virtual host.
@@ -150,7 +162,7 @@ async def connect(url: str, *, name: str, heartbeat: int = 30, timeout: float = 
     target = URL(url).update_query({"heartbeat": str(heartbeat), "name": name})
     connection = _TappedConnection(target, transport_factory=factory)
     try:
-        async with asyncio.timeout(timeout):
+        async with asyncio.timeout(within):
             await connection.connect()
     except aiormq.exceptions.AuthenticationError as error:
         raise Misconfigured(f"RabbitMQ at {place(url)} refused the user or password") from error

@@ -8,6 +8,7 @@ import asyncio
 import itertools
 from collections import deque
 from collections.abc import Collection, Mapping
+from contextlib import suppress
 
 from aiormq.abc import AbstractChannel
 
@@ -203,10 +204,8 @@ class Subscription:
         """Close the channel: what is unsettled goes back to its queue."""
         self._connection.detach(self._channel)
         if not self.ended.is_set():
-            try:
+            with suppress(*BROKER_ERRORS):
                 await self._channel.close()
-            except BROKER_ERRORS:
-                pass
         self._end()
 
     @property
@@ -294,5 +293,3 @@ def _name(raw: bytes) -> tuple[str, str | None]:
         return raw.decode(), None
     except UnicodeDecodeError:
         return raw.decode(errors="replace"), "exchange or routing key: not UTF-8"
-
-

@@ -88,6 +88,16 @@ class Tap(asyncio.StreamReaderProtocol):
         if self._rest:
             data = self._rest + data
             self._rest = b""
+        passed, touched = self._sort(data)
+        if passed:
+            super().data_received(passed)
+        if touched:
+            self._keep_alive()
+            for sink in touched.values():
+                sink.flush()
+
+    def _sort(self, data: bytes) -> tuple[bytes, dict[int, Sink]]:
+        """Hand over every whole frame of ours; returns the other frames and the sinks that got something."""
         sinks = self._sinks
         touched: dict[int, Sink] = {}
         at = 0
@@ -110,12 +120,7 @@ class Tap(asyncio.StreamReaderProtocol):
         if at > pass_from:
             passed.append(data[pass_from:at])
         self._rest = data[at:]
-        if passed:
-            super().data_received(b"".join(passed))
-        if touched:
-            self._keep_alive()
-            for sink in touched.values():
-                sink.flush()
+        return b"".join(passed), touched
 
     def _take(self, kind: int, channel: int, payload: bytes, sink: Sink) -> bool:
         """Whether this frame of a tapped channel is ours; if so it has been handled."""

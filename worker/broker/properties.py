@@ -54,15 +54,12 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
     try:
         flags = _HEAD.unpack_from(header)[3]
         if flags & 1:
-            return properties, "property flags: more than one word of flags"
+            raise ValueError("more than one word of flags")  # noqa: TRY301 (the one handler is below)
         at = _HEAD.size
-        for flag, name in _plan(flags):  # noqa: B007, PLR1704 (name is what the fault names)
+        for flag, name in _plan(flags):
             if flag in _SHORT_STRINGS:
                 end = at + 1 + header[at]
-                raw = header[at + 1 : end]
-                if len(raw) != header[at]:
-                    return properties, f"{name}: cut short"
-                setattr(properties, name, raw.decode())
+                setattr(properties, name, header[at + 1 : end].decode())
                 at = end
             elif flag in _SMALL:
                 setattr(properties, name, header[at])
@@ -75,7 +72,7 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
                 properties.headers = plain(table)
                 at += size
         if at != len(header):
-            return properties, "properties: bytes left over"
+            raise ValueError("the properties do not end where the header does")  # noqa: TRY301 (as above)
     except Exception as error:  # noqa: BLE001 (foreign bytes: whatever the decoder raises is a fault of this message)
         return properties, f"{name}: {_explain(error)}"
     return properties, None

@@ -7,15 +7,16 @@ Confirms of quorum queues come out of order, single and multiple mixed.
 
 import asyncio
 from enum import Enum
+from typing import Self
 
 from aiormq.abc import AbstractChannel
 from pamqp import commands
 
+from contracts.identifiers import uuid7
 from worker.broker import frames
 from worker.broker.connection import BrokerConnection
 from worker.broker.properties import parse
 from worker.errors import Unavailable
-from contracts.identifiers import uuid7
 
 
 class Answer(Enum):
@@ -43,7 +44,7 @@ class ConfirmedPublisher:
         channel.closing.add_done_callback(lambda _: self._end())
 
     @classmethod
-    async def open(cls, connection: BrokerConnection) -> "ConfirmedPublisher":
+    async def open(cls, connection: BrokerConnection) -> Self:
         """A publisher on a new channel of this connection."""
         channel = await connection.channel(confirms=True)
         publisher = cls(connection, channel)
@@ -59,6 +60,7 @@ class ConfirmedPublisher:
         content_type: str | None = None,
         content_encoding: str | None = None,
         correlation_id: str | None = None,
+        reply_to: str | None = None,
         headers: dict[str, str] | None = None,
         mandatory: bool = False,
     ) -> "asyncio.Future[Answer]":
@@ -75,6 +77,7 @@ class ConfirmedPublisher:
             headers=dict(headers) if headers else None,
             delivery_mode=2,
             correlation_id=correlation_id,
+            reply_to=reply_to,
             message_id=message_id,
         ).marshal()
         method = frames.publish_method(exchange, routing_key, mandatory=mandatory)
@@ -88,6 +91,15 @@ class ConfirmedPublisher:
             self._message_ids[self._tag] = message_id
         self._connection.write(b"".join(pieces))
         return answer
+
+    @property
+    def end_reason(self) -> str:
+        """What the broker said when it closed the channel."""
+        closing = self._channel.closing
+        error = None
+        if closing.done() and not closing.cancelled():
+            error = closing.exception()
+        return str(error or "the channel was closed")
 
     async def drain(self) -> None:
         """Wait until the socket has taken most of what was published."""
@@ -107,7 +119,7 @@ class ConfirmedPublisher:
     def delivered(self, method: bytes, header: bytes, body: bytes | None) -> None:
         """Nothing is consumed on this channel."""
 
-    def returned(self, method: bytes, header: bytes) -> None:
+    def returned(self, method: bytes, header: bytes) -> None:  # noqa: ARG002 (Sink's signature)
         """Remember that a mandatory publish found no queue; its confirm follows."""
         properties, _ = parse(header)
         tag = self._by_message_id.get(properties.message_id or "")

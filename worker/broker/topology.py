@@ -57,6 +57,11 @@ class Topology:
     exchanges: tuple[Exchange, ...]
     queues: tuple[Queue, ...]
 
+    @property
+    def parts(self) -> tuple["Exchange | Queue", ...]:
+        """Exchanges first: queues are bound to them."""
+        return (*self.exchanges, *self.queues)
+
 
 def queue_name(family: str) -> str:
     """The queue that a family's messages wait in."""
@@ -102,7 +107,7 @@ def _with_dead_letters(family: str, exchange: str, routing_keys: tuple[str, ...]
 async def check(connection: BrokerConnection, wanted: Topology) -> list[str]:
     """What is missing or differs, a sentence each; empty where all is as it should be."""
     problems = []
-    for part in (*wanted.exchanges, *wanted.queues):
+    for part in wanted.parts:
         if not await _exists(connection, part):
             problems.append(f"{_label(part)} is missing")
         elif difference := await _difference(connection, part):
@@ -117,7 +122,7 @@ async def apply(connection: BrokerConnection, wanted: Topology) -> list[str]:
     """
     missing: list[Exchange | Queue] = []
     differences = []
-    for part in (*wanted.exchanges, *wanted.queues):
+    for part in wanted.parts:
         if not await _exists(connection, part):
             missing.append(part)
         elif difference := await _difference(connection, part):
@@ -151,6 +156,11 @@ async def queue_counts(connection: BrokerConnection, queue: str) -> tuple[int, i
         raise Unavailable(f"RabbitMQ did not answer: {error}") from error
     await channel.close()
     return answer.message_count or 0, answer.consumer_count or 0
+
+
+async def exchange_exists(connection: BrokerConnection, name: str) -> bool:
+    """Whether there is an exchange of this name; the default exchange always is there."""
+    return not name or await _exists(connection, Exchange(name, "topic"))
 
 
 async def _exists(connection: BrokerConnection, part: Exchange | Queue) -> bool:

@@ -8,11 +8,11 @@ not be reached), one sentence on standard error instead of a traceback for all t
 import importlib
 import pkgutil
 import sys
-from importlib import metadata
 from typing import Annotated, NoReturn
 
 import typer
 
+from worker.cli.version import version as current_version
 from worker.errors import Misconfigured, Unavailable, WorkerError
 
 MISCONFIGURED = 2
@@ -47,9 +47,9 @@ app = typer.Typer(
 )
 
 
-def _print_version(wanted: bool) -> None:  # noqa: FBT001 (typer calls it with the option's value)
+def _print_version(wanted: bool) -> None:
     if wanted:
-        print(f"agent-persistence {version()}")  # noqa: T201 (this is the answer)
+        print(f"agent-persistence {current_version()}")  # noqa: T201 (this is the answer)
         raise typer.Exit
 
 
@@ -64,14 +64,6 @@ def _options(
 ) -> None:
     """What stands before a command."""
     del version
-
-
-def version() -> str:
-    """The version of the installed distribution; "unknown" in a checkout that was never installed."""
-    try:
-        return metadata.version("agent-persistence")
-    except metadata.PackageNotFoundError:
-        return "unknown"
 
 
 def _register_all() -> None:

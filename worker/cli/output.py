@@ -12,6 +12,8 @@ from rich.table import Table
 from rich.text import Text
 
 _WIDTH_OF_A_FILE = 160
+NOTHING = "\N{EN DASH}"
+"""What stands in a cell that has nothing to say."""
 
 console = Console(
     width=None if sys.stdout.isatty() else _WIDTH_OF_A_FILE, highlight=False, soft_wrap=False
@@ -46,7 +48,7 @@ def _cell(value: Any) -> Text:
         case Text():
             return value
         case None:
-            return Text("–")
+            return Text(NOTHING)
         case bool():
             return Text("yes" if value else "no")
         case int():
@@ -74,8 +76,23 @@ def _plain(value: Any) -> Any:
 def duration(seconds: float | None) -> str:
     """A span of time as people say it."""
     if seconds is None:
-        return "–"
+        return NOTHING
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if seconds >= 2 * size:
             return f"{seconds / size:.0f} {unit}"
     return f"{seconds:.0f} s" if seconds >= 1 else f"{seconds * 1000:.0f} ms"
+
+
+def number(count: int, *, estimated: bool = False) -> Text:
+    """A count; with ~ where it is an estimate."""
+    return Text(f"{'~' if estimated else ''}{count:,}", justify="right")
+
+
+def size(count: int) -> Text:
+    """Bytes as people say them."""
+    value = float(count)
+    for unit in ("B", "KiB", "MiB", "GiB"):
+        if value < 1024:  # noqa: PLR2004 (the step between units)
+            return Text(f"{value:.0f} {unit}", justify="right")
+        value /= 1024
+    return Text(f"{value:.1f} TiB", justify="right")

@@ -38,7 +38,8 @@ def run(
         typer.Option(metavar="A,B", help="Families to consume instead of all.", show_default=False),
     ] = None,
     processes: Annotated[
-        int, typer.Option(min=1, max=256, help="Worker processes; process i serves HTTP on port + i.")
+        int,
+        typer.Option(min=1, max=256, help="Worker processes; process i serves HTTP on port + i."),
     ] = 1,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop when the queues and the outbox are empty.")
@@ -67,7 +68,7 @@ def run(
         raise typer.Exit(asyncio.run(supervisor.supervise(settings, processes, drain=drain)))
     if supervised:
         supervisor.follow_parent()
-    _run(application.run(settings, drain=drain))
+    _run(application.run(settings, until_drained=drain))
 
 
 def _run(work: Coroutine[Any, Any, None]) -> None:

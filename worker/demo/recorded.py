@@ -136,7 +136,8 @@ def _action(role: str, message: Message) -> str:
 
 def _calls(message: Message) -> list[str]:
     """The tool calls of a message, each as name(arguments)."""
-    functions = [call.get("function", {}) for call in message.get("tool_calls") or []]
+    calls = message.get("tool_calls") or []
+    functions = [call.get("function") or {} for call in calls if isinstance(call, dict)]
     return [f"{f.get('name', 'a tool')}({f.get('arguments', '')})" for f in functions]
 
 

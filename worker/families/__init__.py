@@ -13,7 +13,8 @@ from worker.errors import Misconfigured
 
 # lifecycle_events and the operational tables belong to no family; named here so that the metadata is complete.
 from worker.store import lifecycle, operational  # noqa: F401
-from worker.store.declaration import Family, Plan, make_plan
+from worker.store.declaration import Family
+from worker.store.plan import Plan, make_plan
 
 FOUNDATION_REVISION = "0001"
 """The migration that the tables of no family need."""

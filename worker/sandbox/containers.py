@@ -23,7 +23,7 @@ from worker.sandbox.postgres import Postgres
 from worker.sandbox.processes import free_port, run
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
 
     from testcontainers.core.container import DockerContainer
 
@@ -40,6 +40,17 @@ LOCAL_HOSTS = frozenset({"localhost", "127.0.0.1", "::1"})
 # testcontainers makes its reaper, which removes what a killed process leaves, at the first
 # container: two threads at once would make two.
 _reaper = threading.Lock()
+
+
+@contextlib.contextmanager
+def _docker_errors() -> Iterator[None]:
+    """Say what Docker refused as the error that everything here raises."""
+    from docker.errors import DockerException  # noqa: PLC0415
+
+    try:
+        yield
+    except (DockerException, OSError) as error:
+        raise SandboxError(f"Docker answered: {error}.") from error
 
 
 def engine_answers(search_path: str, environment: Mapping[str, str]) -> bool:
@@ -72,11 +83,13 @@ class Container:
     def _docker(self) -> Any:
         return self.container.get_wrapped_container()
 
+    @_docker_errors()
     def start(self) -> None:
         """Start it again and wait until it is ready."""
         self._docker.start()
         self.await_ready()
 
+    @_docker_errors()
     def await_ready(self) -> None:
         """Wait until the service in the container can be used."""
         deadline = time.monotonic() + READY_SECONDS
@@ -94,21 +107,25 @@ class Container:
         log = self._docker.logs(tail=15).decode(errors="replace").rstrip()
         return f"The container of {self.name} {what}.\nThe end of its log:\n{log}"
 
+    @_docker_errors()
     def stop(self) -> None:
         """Ask it to stop and wait until it has."""
         self.resume()
         self._docker.stop(timeout=STOP_SECONDS)
 
+    @_docker_errors()
     def kill(self) -> None:
         """SIGKILL it and wait until it has ended."""
         self.resume()
         self._docker.kill()
         self._docker.wait()
 
+    @_docker_errors()
     def pause(self) -> None:
         """Freeze all its processes."""
         self._docker.pause()
 
+    @_docker_errors()
     def resume(self) -> None:
         """Let its processes run on, if they are frozen."""
         docker = self._docker
@@ -116,6 +133,7 @@ class Container:
         if docker.status == "paused":
             docker.unpause()
 
+    @_docker_errors()
     def control(self, *arguments: str) -> str:
         """Run rabbitmqctl in the container and return what it prints, without headings."""
         done = self._docker.exec_run(["rabbitmqctl", "--silent", *arguments], demux=True)
@@ -221,14 +239,15 @@ def _container(image: str, surroundings: Surroundings) -> DockerContainer:
         from testcontainers.core.container import DockerContainer  # noqa: PLC0415
     except ImportError as error:
         raise SandboxError("testcontainers is not installed") from error
-    return DockerContainer(image)
+    with _docker_errors():
+        return DockerContainer(image)
 
 
+@_docker_errors()
 def _run(
     container: DockerContainer, ports: Sequence[int], surroundings: Surroundings
 ) -> tuple[str, list[int]]:
     """Start the container, and return the host and the ports by which it is reached."""
-    from docker.errors import DockerException  # noqa: PLC0415
     from testcontainers.core.config import testcontainers_config  # noqa: PLC0415
     from testcontainers.core.container import Reaper  # noqa: PLC0415
 
@@ -239,13 +258,10 @@ def _run(
         published: Any = ("127.0.0.1", free_port()) if here else free_port()
         container.ports[f"{port}/tcp"] = published
     surroundings.closing.callback(_remove, container)
-    try:
-        if not testcontainers_config.ryuk_disabled:
-            with _reaper:
-                Reaper.get_instance()
-        container.start()
-    except (DockerException, OSError) as error:
-        raise SandboxError(f"The image {container.image} could not be started: {error}.") from error
+    if not testcontainers_config.ryuk_disabled:
+        with _reaper:
+            Reaper.get_instance()
+    container.start()
     host = "127.0.0.1" if here else container.get_container_host_ip()
     return host, [int(container.get_exposed_port(port)) for port in ports]
 

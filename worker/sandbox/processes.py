@@ -28,14 +28,20 @@ POLL_SECONDS = 0.02
 PORTS = range(12_000, 32_000)
 
 
+_handed_out: set[int] = set()
+
+
 def free_port() -> int:
-    """Return a port of 127.0.0.1 that nothing listens on."""
+    """Return a port of 127.0.0.1 that nothing listens on, and never the same one twice."""
     for port in random.sample(PORTS, 200):
+        if port in _handed_out:
+            continue
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
             try:
                 probe.bind(("127.0.0.1", port))
             except OSError:
                 continue
+            _handed_out.add(port)
             return port
     raise SandboxError(f"No port of 127.0.0.1 between {PORTS.start} and {PORTS.stop} is free.")
 

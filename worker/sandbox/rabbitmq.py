@@ -2,6 +2,11 @@
 
 Owns `RabbitMQ` (virtual hosts, control, starting and stopping) and how to tell, without a
 client library, that a broker accepts connections and which version it is.
+
+A test that kills a broker should know: the name of a new quorum queue reaches the disk within
+half a second. Killed before that, RabbitMQ (seen with 3.10) has the queue without a leader, and
+has lost even confirmed messages in it; `control("eval", "[dets:sync(T) || T <- dets:all()].")`
+writes the names at once.
 """
 
 from __future__ import annotations

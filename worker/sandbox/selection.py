@@ -7,6 +7,8 @@ tried, unless it was the only one asked for.
 
 from __future__ import annotations
 
+import contextlib
+from dataclasses import replace
 from typing import TYPE_CHECKING, TypeVar, assert_never
 
 from worker.sandbox import binaries, cluster, containers, given, node, packages
@@ -42,8 +44,8 @@ def open_postgres(
 ) -> Postgres:
     """Return the first PostgreSQL that can be had, ready to be used."""
 
-    def attempt(kind: Kind) -> Postgres:
-        return _open_postgres(kind, surroundings, settings)
+    def attempt(kind: Kind, where: Surroundings) -> Postgres:
+        return _open_postgres(kind, where, settings)
 
     choice = kinds(asked, POSTGRES_ORDER, "WORKER_SANDBOX_POSTGRES")
     return _first(
@@ -59,8 +61,8 @@ def open_rabbitmq(
 ) -> RabbitMQ:
     """Return the first RabbitMQ that can be had, ready to be used."""
 
-    def attempt(kind: Kind) -> RabbitMQ:
-        return _open_rabbitmq(kind, surroundings, settings, plugins)
+    def attempt(kind: Kind, where: Surroundings) -> RabbitMQ:
+        return _open_rabbitmq(kind, where, settings, plugins)
 
     choice = kinds(asked, RABBITMQ_ORDER, "WORKER_SANDBOX_RABBITMQ")
     return _first("RabbitMQ", choice, asked=bool(asked), surroundings=surroundings, attempt=attempt)
@@ -72,13 +74,15 @@ def _first(
     *,
     asked: bool,
     surroundings: Surroundings,
-    attempt: Callable[[Kind], ServiceT],
+    attempt: Callable[[Kind, Surroundings], ServiceT],
 ) -> ServiceT:
     reasons: list[str] = []
     usual = "as asked" if asked else "the first choice"
     for kind in choice:
         try:
-            service = attempt(kind)
+            with contextlib.ExitStack() as started:  # an attempt that fails leaves nothing
+                service = attempt(kind, replace(surroundings, closing=started))
+                surroundings.closing.enter_context(started.pop_all())
         except SandboxError as error:
             if len(choice) == 1 or surroundings.cancelled.is_set():
                 raise

@@ -35,6 +35,9 @@ _UNAVAILABLE = (
 
 def meaning(sqlstate: str, text: str) -> WorkerError:
     """What an error of the server means, as the one table of the worker says."""
+    if sqlstate == "23514" and "partition constraint" in text:
+        # Somebody attaches a partition beside us; a check of the table itself would name its constraint.
+        return Unavailable(f"PostgreSQL: {text} ({sqlstate})")
     for length in (5, 2):
         if sqlstate[:length] in _INVALID:
             return Invalid(text, sqlstate)
@@ -66,7 +69,11 @@ def translate(error: BaseException) -> WorkerError:
 def _sentence(error: asyncpg.PostgresError) -> str:
     """The server's message, and the constraint or column where it names one; no row values, they may be secret."""
     place = error.constraint_name or error.column_name
-    return f"{error.message} ({place})" if place and place not in str(error.message) else str(error.message)
+    return (
+        f"{error.message} ({place})"
+        if place and place not in str(error.message)
+        else str(error.message)
+    )
 
 
 class Database:
@@ -135,10 +142,15 @@ class Database:
             await asyncio.shield(checked_out.close())
 
     async def check(self) -> str:
-        """The server's version, once it has answered. Raises as `connection` does."""
-        async with self.connection() as connection:
-            version = await connection.exec_driver_sql("SHOW server_version")
-            return str(version.scalar_one())
+        """The server's version, once it has answered. Raises Unavailable, naming the place, where it does not."""
+        try:
+            async with self.connection() as connection:
+                version = await connection.exec_driver_sql("SHOW server_version")
+                return str(version.scalar_one())
+        except Unavailable as error:
+            url = self.engine.url
+            place = f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+            raise Unavailable(f"the database at {place} does not answer: {error}") from error
 
     async def close(self) -> None:
         """Close every connection."""

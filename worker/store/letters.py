@@ -41,7 +41,8 @@ _WRITE = (
     f"INSERT INTO dead_letters AS d ({', '.join(name for name, _ in _COLUMNS)}) "  # noqa: S608 (constant names)
     f"SELECT {', '.join(f'u.{n}::jsonb' if t == 'jsonb' else f'u.{n}' for n, t in _COLUMNS)} FROM unnest("
     + ", ".join(
-        f"${at}::{'text' if kind == 'jsonb' else kind}[]" for at, (_, kind) in enumerate(_COLUMNS, 1)
+        f"${at}::{'text' if kind == 'jsonb' else kind}[]"
+        for at, (_, kind) in enumerate(_COLUMNS, 1)
     )
     + f") AS u({', '.join(name for name, _ in _COLUMNS)}) "
     "ON CONFLICT (id) DO UPDATE SET seen = d.seen + 1, last_seen_at = now(), reason = excluded.reason, "
@@ -143,7 +144,13 @@ def _row(item: Rejected, letter: UUID | None) -> tuple[Any, ...]:
         item.reason,
         _json(item.errors),
         _json(properties.headers or {}),
-        _json({name: value for name in _PROPERTIES if (value := getattr(properties, name)) is not None}),
+        _json(
+            {
+                name: value
+                for name in _PROPERTIES
+                if (value := getattr(properties, name)) is not None
+            }
+        ),
         delivery.properties_raw,
         item.body,
     )

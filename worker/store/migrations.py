@@ -11,12 +11,12 @@ from functools import cache
 from pathlib import Path
 
 import sqlalchemy as sa
+from alembic import command
 from alembic.config import Config
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import worker
-from alembic import command
 from worker.store.operational import schema_versions
 
 _one_at_a_time = (

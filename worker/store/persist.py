@@ -17,8 +17,9 @@ from worker.errors import Invalid
 from worker.message import Accepted, Decoded, Delivery, Message, Rejected
 from worker.store import letters, outbox
 from worker.store.database import Database, translate
+from worker.store.facts import Verdict, rejection
 from worker.store.outbox import OutboxEntry, ReplyRule
-from worker.store.writer import Verdict, Writer, rejection
+from worker.store.writer import Writer
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +78,9 @@ class Persister:
             if not isinstance(meant, Invalid):
                 raise
             if len(messages) == 1:
-                return [rejection(messages[0], "unstorable", f"PostgreSQL refused the row: {meant}")]
+                return [
+                    rejection(messages[0], "unstorable", f"PostgreSQL refused the row: {meant}")
+                ]
         middle = len(messages) // 2
         first = await self._write_bisecting(connection, messages[:middle])
         return first + await self._write_bisecting(connection, messages[middle:])
@@ -105,7 +108,9 @@ class Persister:
             }
             await letters.resolve(connection, bodies)
 
-    def _count_false_claims(self, deliveries: Iterable[Delivery], replayed: dict[int, UUID]) -> None:
+    def _count_false_claims(
+        self, deliveries: Iterable[Delivery], replayed: dict[int, UUID]
+    ) -> None:
         false = sum(
             letters.claimed_letter(delivery) is not None and id(delivery) not in replayed
             for delivery in deliveries

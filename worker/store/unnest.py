@@ -28,7 +28,7 @@ from worker.message import Message
 
 # The element type of a column's array, and what PostgreSQL casts it to on the way into the column. JSON travels as
 # text; a length or a scale stays out of the array's type, so that a misfit is an error and not a silent cut.
-_ELEMENTS: tuple[tuple[type[types.TypeEngine[object]], str, str], ...] = (
+_ELEMENTS: tuple[tuple[type[types.TypeEngine[Any]], str, str], ...] = (
     (JSONB, "text", "::jsonb"),
     (INET, "text", "::inet"),
     (Uuid, "uuid", ""),
@@ -44,14 +44,14 @@ _ELEMENTS: tuple[tuple[type[types.TypeEngine[object]], str, str], ...] = (
 )
 
 
-def _element(column: Column[object]) -> tuple[str, str]:
+def _element(column: Column[Any]) -> tuple[str, str]:
     for kind, element, cast in _ELEMENTS:
         if isinstance(column.type, kind) and not isinstance(column.type, ARRAY):
             return element, cast
     raise Misconfigured(f"{column.table.name}.{column.name} has a type that messages cannot fill")
 
 
-def is_json(column: Column[object]) -> bool:
+def is_json(column: Column[Any]) -> bool:
     """Whether values of this column are handed over as JSON text."""
     return isinstance(column.type, JSONB)
 
@@ -64,19 +64,19 @@ def column_value(message: Message, name: str, json_columns: Container[str]) -> A
     return value.model_dump(mode="json") if isinstance(value, BaseModel) else message.data[name]
 
 
-def unnest(columns: Sequence[Column[object]]) -> str:
+def unnest(columns: Sequence[Column[Any]]) -> str:
     """The FROM item `u` that turns arrays $1, $2 … into rows, with their ordinality."""
     arrays = ", ".join(f"${at}::{_element(c)[0]}[]" for at, c in enumerate(columns, 1))
     names = ", ".join(f'"{column.name}"' for column in columns)
     return f"unnest({arrays}) WITH ORDINALITY AS u({names}, ordinality)"
 
 
-def cast_expression(column: Column[object], expression: str) -> str:
+def cast_expression(column: Column[Any], expression: str) -> str:
     """The expression, cast to the column's type where the array's element is another."""
     return expression + _element(column)[1]
 
 
-def literal_default(column: Column[object], expression: str) -> str:
+def literal_default(column: Column[Any], expression: str) -> str:
     """The expression, or the column's default where it is null."""
     default = getattr(column.server_default, "arg", None)
     if default is None:
@@ -86,7 +86,7 @@ def literal_default(column: Column[object], expression: str) -> str:
     return f"COALESCE({expression}, {literal})"
 
 
-def insert_sql(columns: Sequence[Column[object]], key: Sequence[str]) -> str:
+def insert_sql(columns: Sequence[Column[Any]], key: Sequence[str]) -> str:
     """One statement that inserts what is not there yet and returns the keys of what it inserted."""
     table = columns[0].table
     names = ", ".join(f'"{column.name}"' for column in columns)
@@ -100,11 +100,9 @@ def insert_sql(columns: Sequence[Column[object]], key: Sequence[str]) -> str:
     )
 
 
-def digests_sql(columns: Sequence[Column[object]]) -> str:
+def digests_sql(columns: Sequence[Column[Any]]) -> str:
     """One statement that reads the digests of stored keys; `columns` are the key's."""
     table = columns[0].table
     joined = " AND ".join(f'f."{c.name}" = u."{c.name}"' for c in columns)
     keys = ", ".join(f'f."{c.name}"' for c in columns)
-    return (
-        f"SELECT {keys}, f.content_digest FROM {unnest(columns)} JOIN {table.name} f ON {joined}"  # noqa: S608 (as above)
-    )
+    return f"SELECT {keys}, f.content_digest FROM {unnest(columns)} JOIN {table.name} f ON {joined}"  # noqa: S608 (as above)

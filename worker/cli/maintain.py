@@ -1,0 +1,50 @@
+"""`worker maintain`: what a timer should run every day."""
+
+from typing import Annotated
+
+import typer
+
+from worker.cli import output, session
+from worker.operations import upkeep
+from worker.store.partitions import COUNTED_ROWS, MONTHS_AHEAD
+
+
+def register(app: typer.Typer) -> None:
+    """Add `worker maintain`."""
+    app.command("maintain")(maintain)
+
+
+def maintain(
+    dry_run: Annotated[
+        bool, typer.Option("--dry-run", help="Say what would be done and change nothing.")
+    ] = False,
+    months_ahead: Annotated[
+        int,
+        typer.Option(min=1, max=120, help="Months after the present one to have partitions for."),
+    ] = MONTHS_AHEAD,
+    json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
+) -> None:
+    """Make the monthly partitions that are missing; safe to run twice and beside running workers."""
+    settings = session.load_settings("database")
+    done = session.run(upkeep.maintain(settings, months_ahead=months_ahead, dry_run=dry_run))
+    if json:
+        output.print_json({"dry_run": dry_run, "tables": done})
+        return
+    output.print_table(
+        "Partitions" + (" (dry run: nothing was changed)" if dry_run else ""),
+        ("table", "would add" if dry_run else "added", "months", "rows in the default partition"),
+        [
+            (table.table, _span(table.added), table.months, _rows(table.default_rows))
+            for table in done
+        ],
+    )
+
+
+def _span(names: tuple[str, ...]) -> str | None:
+    if not names:
+        return None
+    return names[0] if len(names) == 1 else f"{len(names)}: {names[0]} to {names[-1]}"
+
+
+def _rows(count: int) -> int | str:
+    return count if count < COUNTED_ROWS else f"{count:,} or more"

@@ -1,0 +1,1 @@
+"""What an operator may see and do: one module a noun. The command line calls it, and later the console."""

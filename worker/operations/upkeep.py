@@ -1,0 +1,98 @@
+"""Keeping the tables in order: months for the partitioned ones.
+
+Promises to be safe to run twice, by two at once and beside running workers.
+"""
+
+from dataclasses import dataclass
+from functools import partial
+
+import sqlalchemy as sa
+from sqlalchemy.exc import DBAPIError
+
+from worker.errors import Misconfigured
+from worker.families import required_revisions
+from worker.operations.services import open_database
+from worker.patience import patiently
+from worker.settings import Settings
+from worker.store.database import Database, translate
+from worker.store.migrations import missing
+from worker.store.partitions import (
+    ensure_partitions,
+    partition_status,
+    partitioned_tables,
+)
+
+_WAIT_FOR_WRITERS = 60.0
+"""Seconds to try again for, where writers hold a table for longer than adding a month may wait."""
+
+
+@dataclass(frozen=True)
+class Upkeep:
+    """What was done, or would be done, for one table."""
+
+    table: str
+    added: tuple[str, ...]
+    months: int
+    """Months with a partition from the present one on, those added included."""
+    default_rows: int
+    """Rows in the default partition afterwards (or now, in a dry run), counted up to a limit."""
+
+
+async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> list[Upkeep]:
+    """Add the months that the partitioned tables lack; one line a table."""
+    async with open_database(settings, wait=settings.start_timeout) as database:
+        async with database.connection() as connection:
+            absent = await missing(connection, required_revisions())
+        if absent:
+            raise Misconfigured(
+                f"the database at {settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
+                "run 'alembic upgrade head'"
+            )
+        lacking = await _lacking(database, months_ahead)
+        if dry_run:
+            added = lacking
+        else:
+            added = {
+                table.name: await _ensure(database, table, months_ahead)
+                for table in partitioned_tables()
+            }
+        async with database.connection() as connection:
+            status = await partition_status(connection, months_ahead=months_ahead)
+    return [
+        Upkeep(
+            table=table.table,
+            added=tuple(added[table.table]),
+            months=months_ahead + 1 - (0 if dry_run else len(table.missing)),
+            default_rows=table.default_rows,
+        )
+        for table in status
+    ]
+
+
+async def _lacking(database: Database, months_ahead: int) -> dict[str, list[str]]:
+    """The partitions that would be added, by table."""
+    async with database.connection() as connection:
+        status = await partition_status(connection, months_ahead=months_ahead)
+    return {
+        table.table: [month.partition_of(table.table) for month in table.missing]
+        for table in status
+    }
+
+
+async def _ensure(database: Database, table: sa.Table, months_ahead: int) -> list[str]:
+    """Add a table's months, one after another, so that what is added is known whatever happens to the next.
+
+    Where writers do not let go of the table, it is tried again. Raises Unavailable if they never do.
+    """
+    added: list[str] = []
+    for ahead in range(months_ahead + 1):
+        added += await patiently(_WAIT_FOR_WRITERS, partial(_ensure_once, database, table, ahead))
+    return added
+
+
+async def _ensure_once(database: Database, table: sa.Table, months_ahead: int) -> list[str]:
+    try:
+        async with database.engine.connect() as connection:
+            return await ensure_partitions(connection, table, months_ahead)
+    except (DBAPIError, OSError) as error:
+        raise translate(error) from error

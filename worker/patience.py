@@ -1,0 +1,34 @@
+"""Waiting for a service that is not there yet: at start, and for commands that run beside services that start."""
+
+import asyncio
+import time
+from collections.abc import Awaitable, Callable
+from typing import TypeVar
+
+import structlog
+
+from worker.errors import Unavailable
+
+log = structlog.get_logger()
+T = TypeVar("T")
+
+
+def _log(text: str) -> None:
+    log.warning("waiting for a service", error=text)
+
+
+async def patiently(
+    seconds: float, step: Callable[[], Awaitable[T]], say: Callable[[str], None] = _log
+) -> T:
+    """Try a step until it works; raises Unavailable once this many seconds have passed (0: after the first attempt)."""
+    deadline = time.monotonic() + seconds
+    pause = 0.1
+    while True:
+        try:
+            return await step()
+        except Unavailable as error:
+            if time.monotonic() + pause > deadline:
+                raise
+            say(str(error))
+            await asyncio.sleep(pause)
+            pause = min(2 * pause, 2)

@@ -1,0 +1,61 @@
+"""Upserts the folded rows and the placeholders of entity tables."""
+
+from collections.abc import Mapping, Sequence
+from datetime import datetime
+from typing import Any
+
+import asyncpg
+
+from worker.message import Message
+from worker.store.declaration import Entity
+from worker.store.facts import dump
+from worker.store.merge import Folded, fold_batch, visible
+from worker.store.merge_sql import placeholder_sql, upsert_columns, upsert_sql
+from worker.store.unnest import is_json
+
+
+class EntityWriter:
+    """Upserts folded rows and placeholders of one entity table."""
+
+    def __init__(self, entity: Entity) -> None:
+        self.entity = entity
+        self._json = frozenset(c.name for c in entity.table.columns if is_json(c))
+        self._columns = upsert_columns(entity)
+        self._upsert = upsert_sql(entity)
+        self._placeholders = placeholder_sql(entity)
+
+    async def write(
+        self,
+        connection: asyncpg.Connection,
+        changes: Sequence[Message],
+        named: Mapping[tuple[Any, str], datetime],
+    ) -> None:
+        """Fold the changes, and make what was only named; both in one statement and one order of keys."""
+        if not changes and named:
+            keys = sorted(named)
+            columns = zip(*((key, tenant, named[key, tenant]) for key, tenant in keys), strict=True)
+            await connection.execute(self._placeholders, *map(list, columns))
+        if not changes:
+            return
+        rows = fold_batch(self.entity, changes, self._json)
+        for (key, tenant), time in named.items():
+            row = rows.setdefault((key, tenant), Folded(key, tenant, time))
+            if row.placeholder:
+                row.created_at = min(row.created_at, time)
+        in_order = [rows[place] for place in sorted(rows)]
+        await connection.execute(
+            self._upsert, *([self._value(row, name) for row in in_order] for name in self._columns)
+        )
+
+    def _value(self, row: Folded, name: str) -> Any:
+        if name == self.entity.key:
+            return row.key
+        match name:
+            case "tenant_id":
+                return row.tenant
+            case "attempt" | "placeholder" | "created_at" | "version":
+                return getattr(row, name)
+            case "clocks":
+                return dump(row.clocks)
+        value = visible(self.entity, row, name)
+        return dump(value) if name in self._json else value

@@ -1,0 +1,171 @@
+"""Inserts the rows of append-only tables, and tells new keys from known ones by digest.
+
+Promises one verdict a message. ON CONFLICT names the primary key; the digests of keys that were there before are read
+by a statement of their own, since inside the insert's they can be invisible.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import asyncpg
+import orjson
+from sqlalchemy import Column
+
+from worker.errors import Unavailable
+from worker.message import Accepted, Message, Rejected
+from worker.store.declaration import Entity, Fact
+from worker.store.lifecycle import lifecycle_events
+from worker.store.unnest import column_value, digests_sql, insert_sql, is_json
+
+Verdict = Accepted | Rejected
+_Getter = Callable[[Sequence[Message]], list[Any]]
+
+
+class Inserter:
+    """Inserts the rows of one append-only table and tells new keys from known ones."""
+
+    def __init__(
+        self, columns: Sequence[Column[Any]], key: tuple[str, ...], getters: Mapping[str, _Getter]
+    ) -> None:
+        table = columns[0].table
+        self._getters = [getters[column.name] for column in columns]
+        self._insert = insert_sql(columns, key)
+        self._digests = digests_sql([table.c[name] for name in (*key, "tenant_id")])
+        self._event_is_key = key == ("event_id",)
+
+    async def insert(
+        self, connection: asyncpg.Connection, messages: Sequence[Message]
+    ) -> tuple[list[Verdict], list[Message]]:
+        """One verdict a message, and the messages whose row is new."""
+        if not messages:
+            return [], []
+        first: dict[tuple[Any, ...], Message] = {}
+        for message in messages:
+            first.setdefault(self._key(message), message)
+        keys = sorted(first)
+        rows = [first[key] for key in keys]
+        inserted = await connection.fetch(self._insert, *(get(rows) for get in self._getters))
+        new = {tuple(record) for record in inserted}
+        stored = {key: first[key].digest for key in new}
+        if len(new) < len(keys):
+            stored |= await self._read_digests(connection, [key for key in keys if key not in new])
+        fresh = [first[key] for key in keys if key in new]
+        verdicts = [
+            self._verdict(message, first[key] is message and key in new, stored[key])
+            for message in messages
+            for key in [self._key(message)]
+        ]
+        return verdicts, fresh
+
+    def _key(self, message: Message) -> tuple[Any, ...]:
+        if self._event_is_key:
+            return (message.id, message.tenant)
+        return (*message.key, message.tenant)
+
+    async def _read_digests(
+        self, connection: asyncpg.Connection, keys: Sequence[tuple[Any, ...]]
+    ) -> dict[tuple[Any, ...], bytes]:
+        """The digests of rows that were there before; in a statement of its own, since inside the insert's they can be invisible."""
+        records = await connection.fetch(self._digests, *map(list, zip(*keys, strict=True)))
+        digests = {tuple(record)[:-1]: record["content_digest"] for record in records}
+        if len(digests) < len(keys):
+            raise Unavailable("a stored row went away while it was compared; trying again")
+        return digests
+
+    def _verdict(self, message: Message, fresh: bool, stored: bytes) -> Verdict:  # noqa: FBT001 (reads as a row of a table)
+        if fresh:
+            return Accepted(message, "persisted")
+        if message.digest == stored:
+            seen_before = message.delivery.redelivered or message.delivery.retried
+            return Accepted(message, "persisted" if seen_before else "duplicate")
+        text = (
+            f"the key {message.key_text} is stored with other content: its digest is {stored.hex()}, "
+            f"this message's is {message.digest.hex()}"
+        )
+        return rejection(message, "conflict", text)
+
+
+def rejection(message: Message, reason: Any, text: str) -> Rejected:
+    """A message that passed its contract and still cannot be stored."""
+    delivery = message.delivery
+    return Rejected(
+        delivery=delivery,
+        index=message.index,
+        reason=reason,
+        errors=[{"loc": ["data"], "msg": text, "type": reason}],
+        body=delivery.body if message.index is None else event_json(message),
+        type=message.type,
+        id=str(message.id),
+        key=message.key_text,
+        source=message.source,
+        tenant=message.tenant,
+    )
+
+
+def event_json(message: Message) -> bytes:
+    """One event of a batch as a body of its own."""
+    event = {
+        "specversion": "1.0",
+        "id": str(message.id),
+        "source": message.source,
+        "type": message.type,
+        "time": message.time.isoformat().replace("+00:00", "Z"),
+        "tenantid": message.tenant,
+        **(message.extensions or {}),
+        "data": message.data,
+    }
+    return orjson.dumps(event)
+
+
+def dump(value: Any) -> str | None:
+    """A JSON value as text for its array; None stays NULL."""
+    return None if value is None else orjson.dumps(value).decode()
+
+
+_FACT_GETTERS: dict[str, _Getter] = {
+    "tenant_id": lambda rows: [row.tenant for row in rows],
+    "event_id": lambda rows: [row.id for row in rows],
+    "source": lambda rows: [row.source for row in rows],
+    "extensions": lambda rows: [dump(row.extensions) for row in rows],
+    "content_digest": lambda rows: [row.digest for row in rows],
+    "created_at": lambda rows: [row.time for row in rows],
+}
+
+
+def fact_inserter(fact: Fact) -> Inserter:
+    """The inserter of a declared fact."""
+    getters = {column.name: _column_getter(fact, column) for column in fact.columns}
+    return Inserter(fact.columns, fact.key, getters)
+
+
+def _column_getter(fact: Fact, column: Column[Any]) -> _Getter:
+    name = column.name
+    if name in fact.key:
+        at = fact.key.index(name)
+        return lambda rows: [row.key[at] for row in rows]
+    if name in _FACT_GETTERS and name != "created_at":
+        return _FACT_GETTERS[name]
+    if is_json(column):
+        return lambda rows: [dump(column_value(row, name, (name,))) for row in rows]
+    if name in fact.event_time or name == "created_at":
+        return lambda rows: [getattr(row.fields, name, None) or row.time for row in rows]
+    return lambda rows: [getattr(row.fields, name) for row in rows]
+
+
+def _lifecycle_getters(entities: Mapping[str, Entity]) -> dict[str, _Getter]:
+    return {
+        "time": lambda rows: [row.time for row in rows],
+        "entity_type": lambda rows: [entities[row.type].name for row in rows],
+        "entity_id": lambda rows: [
+            str(getattr(row.fields, entities[row.type].key)) for row in rows
+        ],
+        "type": lambda rows: [row.type for row in rows],
+        "attempt": lambda rows: [getattr(row.fields, "attempt", None) for row in rows],
+        "data": lambda rows: [dump(row.data) for row in rows],
+    }
+
+
+def lifecycle_inserter(entities: Mapping[str, Entity]) -> Inserter:
+    """The inserter of `lifecycle_events`, whose rows are the idempotency records of all entities."""
+    columns = [column for column in lifecycle_events.columns if column.name != "recorded_at"]
+    return Inserter(columns, ("event_id",), {**_FACT_GETTERS, **_lifecycle_getters(entities)})
