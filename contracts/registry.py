@@ -6,6 +6,7 @@ one place only: a gap or an overlap fails at import, not in production.
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -15,7 +16,7 @@ from contracts.envelope import EventData
 
 
 class RegistryError(Exception):
-    """Two contract modules claim the same name, type or routing key; rename one of them."""
+    """Two contract modules claim the same name, type or routing key, or no queue would get a type; rename one."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +45,7 @@ def families() -> Mapping[str, ContractFamily]:
         if isinstance(family, ContractFamily):
             _claim(family, owners)
             found[family.name] = family
+    _check_routes(found)
     return dict(sorted(found.items()))
 
 
@@ -54,6 +56,25 @@ def _claim(family: ContractFamily, owners: dict[str, str]) -> None:
         owner = owners.setdefault(name, family.name)
         if owner != family.name or names.count(name) > 1:
             raise RegistryError(f"{name!r} is claimed by {owner!r} and {family.name!r}")
+
+
+def _check_routes(found: Mapping[str, ContractFamily]) -> None:
+    """Every type must reach the queue of its own family, and no other."""
+    for owner in found.values():
+        for name in owner.types:
+            reached = [
+                family.name
+                for family in found.values()
+                if any(_routes(key, name) for key in family.routing_keys)
+            ]
+            if reached != [owner.name]:
+                raise RegistryError(f"{name!r} of {owner.name!r} would reach the queues {reached}")
+
+
+def _routes(key: str, name: str) -> bool:
+    """Whether a topic binding (`*` one word, `#` any number of them) takes a routing key."""
+    pattern = re.escape(key).replace(r"\.\#", r"(\.[^.]+)*").replace(r"\*", r"[^.]+")
+    return re.fullmatch(pattern.replace(r"\#", ".*"), name) is not None
 
 
 @cache

@@ -479,6 +479,25 @@ def test_leaving_while_services_start_leaves_nothing(tmp_path):
     assert refuses(port)
 
 
+def test_a_sandbox_that_nobody_closes_ends_with_its_process(given):
+    """Leaving Python is enough, also where there is no block to leave."""
+    program = (
+        "from worker.sandbox import Sandbox; sandbox = Sandbox('wheel,local,install', 'url');"
+        "sandbox.open(); print(sandbox.postgres.log)"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", program],
+        cwd=ROOT,
+        env={**os.environ, **given},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    directory = Path(done.stdout.strip()).parents[1]
+    assert processes_of(directory) == []
+    assert not directory.exists()
+
+
 @pytest.fixture
 def command(given, tmp_path):
     """`python -m worker.sandbox`, running, with what it printed."""

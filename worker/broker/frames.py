@@ -20,6 +20,7 @@ _RETURN = b"\x00\x3c\x00\x32"
 _ACK = b"\x00\x3c\x00\x50"
 _NACK = b"\x00\x3c\x00\x78"
 _CANCEL = b"\x00\x3c\x00\x1e"
+_CHANNEL_CLOSE = b"\x00\x14\x00\x28"
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = 0xCE
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
@@ -43,7 +44,10 @@ class Sink(Protocol):
         """The broker's answer to publishes."""
 
     def cancelled(self) -> None:
-        """The broker ended the consumer (its queue was deleted, or its leader moved)."""
+        """The broker ended the consumer (its queue was deleted, or its leader moved) or the channel.
+
+        Nothing may be sent on the channel from now on: after aiormq's answer to the broker it would break the connection.
+        """
 
     def flush(self) -> None:
         """All that arrived with one read has been handed over."""
@@ -156,7 +160,7 @@ class Tap(asyncio.StreamReaderProtocol):
         elif method == _RETURN:
             self._contents[channel] = _Content(payload, returned=True)
         else:
-            if method == _CANCEL:
+            if method in (_CANCEL, _CHANNEL_CLOSE):
                 sink.cancelled()
             return False
         return True

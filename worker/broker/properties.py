@@ -1,4 +1,4 @@
-"""Decodes the content header of a delivery into Properties, and says what is wrong where it cannot.
+"""The properties of messages as bytes: packs those of a publish, and decodes the content header of a delivery.
 
 Every property that is present is decoded, needed or not: a value that AMQP allows but nobody can read must show here,
 as a fault of one message, and never kill the connection. Layout: AMQP 0-9-1 specification, sections 2.3.5 and 4.2.6.
@@ -10,9 +10,11 @@ from struct import Struct
 from typing import Any
 
 from pamqp import decode as amqp_decode
+from pamqp import encode as amqp_encode
 
 from worker.message import Properties
 
+_PERSISTENT = b"\x02"
 _HEAD = Struct(">HHQH")  # class, weight, body size, property flags
 _LATEST_SECONDS = 253402300799  # the end of the year 9999
 _SHORT_STRINGS = {
@@ -76,6 +78,42 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
     except Exception as error:  # noqa: BLE001 (foreign bytes: whatever the decoder raises is a fault of this message)
         return properties, f"{name}: {_explain(error)}"
     return properties, None
+
+
+def pack(
+    *,
+    content_type: str | None,
+    content_encoding: str | None,
+    headers: dict[str, str] | None,
+    correlation_id: str | None,
+    reply_to: str | None,
+    message_id: str,
+) -> bytes:
+    """Flags and properties of a persistent message, for a content header. Raises ValueError for text past 255 bytes."""
+    flags = 0
+    parts: list[bytes] = []
+    for flag, text in ((0x8000, content_type), (0x4000, content_encoding)):
+        if text is not None:
+            flags |= flag
+            parts.append(short_string(text))
+    if headers:
+        flags |= 0x2000
+        parts.append(amqp_encode.field_table(dict(headers)))
+    flags |= 0x1000
+    parts.append(_PERSISTENT)
+    for flag, text in ((0x0400, correlation_id), (0x0200, reply_to), (0x0080, message_id)):
+        if text is not None:
+            flags |= flag
+            parts.append(short_string(text))
+    return flags.to_bytes(2) + b"".join(parts)
+
+
+def short_string(text: str) -> bytes:
+    """AMQP's short string: a length byte and UTF-8. Raises ValueError."""
+    raw = text.encode()
+    if len(raw) > 255:  # noqa: PLR2004 (what a length byte can say)
+        raise ValueError(f"{text[:40]!r}… is longer than AMQP's 255 bytes")
+    return bytes((len(raw),)) + raw
 
 
 def _plan(flags: int) -> list[tuple[int, str]]:

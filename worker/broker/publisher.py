@@ -10,12 +10,11 @@ from enum import Enum
 from typing import Self
 
 from aiormq.abc import AbstractChannel
-from pamqp import commands
 
 from contracts.identifiers import uuid7
 from worker.broker import frames
 from worker.broker.connection import BrokerConnection
-from worker.broker.properties import parse
+from worker.broker.properties import pack, parse
 from worker.errors import Unavailable
 
 
@@ -40,6 +39,7 @@ class ConfirmedPublisher:
         self._by_message_id: dict[str, int] = {}
         self._message_ids: dict[int, str] = {}
         self._returned: set[int] = set()
+        self._unwritten: list[bytes] = []
         self.ended = asyncio.Event()
         channel.closing.add_done_callback(lambda _: self._end())
 
@@ -71,15 +71,14 @@ class ConfirmedPublisher:
             answer.set_result(Answer.LOST)
             return answer
         message_id = str(uuid7())
-        properties = commands.Basic.Properties(
+        properties = pack(
             content_type=content_type,
             content_encoding=content_encoding,
-            headers=dict(headers) if headers else None,
-            delivery_mode=2,
+            headers=headers,
             correlation_id=correlation_id,
             reply_to=reply_to,
             message_id=message_id,
-        ).marshal()
+        )
         method = frames.publish_method(exchange, routing_key, mandatory=mandatory)
         pieces = frames.publish_frames(
             self._channel.number, method, properties, body, self._frame_max
@@ -89,24 +88,32 @@ class ConfirmedPublisher:
         if mandatory:
             self._by_message_id[message_id] = self._tag
             self._message_ids[self._tag] = message_id
-        self._connection.write(b"".join(pieces))
+        if not self._unwritten:
+            loop.call_soon(self._write)
+        self._unwritten += pieces
         return answer
 
-    @property
-    def end_reason(self) -> str:
-        """What the broker said when it closed the channel."""
+    async def end_reason(self) -> str:
+        """What the broker said when it closed the channel, once the client library has taken note of it."""
         closing = self._channel.closing
-        error = None
-        if closing.done() and not closing.cancelled():
-            error = closing.exception()
+        await asyncio.wait((closing,), timeout=5)
+        error = closing.exception() if closing.done() and not closing.cancelled() else None
         return str(error or "the channel was closed")
+
+    def _write(self) -> None:
+        """Give the socket all that was published since the last turn of the loop: one call a message is slow."""
+        pieces, self._unwritten = self._unwritten, []
+        if pieces and not self.ended.is_set():
+            self._connection.write(b"".join(pieces))
 
     async def drain(self) -> None:
         """Wait until the socket has taken most of what was published."""
+        self._write()
         await self._connection.drain()
 
     async def close(self) -> None:
         """Close the channel; open publishes are LOST."""
+        self._write()
         self._connection.detach(self._channel)
         if not self.ended.is_set():
             await self._channel.close()
@@ -137,7 +144,8 @@ class ConfirmedPublisher:
             self._settle(first, answer)
 
     def cancelled(self) -> None:
-        """There is no consumer to cancel."""
+        """The broker closes the channel: what was published and not confirmed is lost."""
+        self._end()
 
     def flush(self) -> None:
         """Every answer is handed over as it comes."""

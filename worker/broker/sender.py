@@ -25,9 +25,6 @@ _MOST_REFUSALS = 5
 _MOST_FRUITLESS_CONNECTIONS = 5
 _DRAIN_EVERY = 64
 
-OnReply = Callable[[int, bytes], None]
-"""Takes the number of a message and the body of a reply to it."""
-
 
 class Fate(Enum):
     """How a message ended: the broker has it, no queue took it, or it cannot be had by the broker at all."""
@@ -55,11 +52,15 @@ class Outgoing:
     channel: int = 0
 
 
+OnReply = Callable[[Outgoing, bytes], None]
+"""Takes a message and the body of a reply to it."""
+
+
 class _Channel(ConfirmedPublisher):
     """A channel that hands on replies, and says when it ends."""
 
     on_end: Callable[[], None] | None = None
-    on_reply: OnReply | None = None
+    on_reply: Callable[[int, bytes], None] | None = None
 
     async def ask_for_replies(self) -> None:
         """Consume the direct replies to what is published here: they come back on the same channel only."""
@@ -164,12 +165,9 @@ class Sender:
                 return False
         return True
 
-    def conclude(self, number: int) -> Outgoing | None:
-        """All answers to this message are there; None where it has its fate already."""
-        item = self._open.get(number)
-        if item is not None:
-            self._settle(item, Fate.ACCEPTED)
-        return item
+    def conclude(self, item: Outgoing) -> None:
+        """All answers to this message are there."""
+        self._settle(item, Fate.ACCEPTED)
 
     # --- one message ---
 
@@ -230,8 +228,9 @@ class Sender:
 
     def _replied(self, number: int, body: bytes) -> None:
         self._wake.set()
-        if self._on_reply is not None and number in self._open:
-            self._on_reply(number, body)
+        item = self._open.get(number)
+        if self._on_reply is not None and item is not None:
+            self._on_reply(item, body)
 
     # --- all of them ---
 
@@ -291,6 +290,7 @@ class Sender:
 
     async def _mend_channel(self) -> None:
         """The broker closed the channel over something that was sent: send each of these alone, to find it."""
+        await self._channel.end_reason()
         await self._open_channel()
         for item in [item for item in self.unfinished if not item.accepted]:
             answer = self._transmit(item)
@@ -302,7 +302,7 @@ class Sender:
             except TimeoutError:
                 raise self._silent() from None
             if lost:
-                why = self._channel.end_reason
+                why = await self._channel.end_reason()
                 await self._open_channel()
                 self._settle(item, Fate.REFUSED, f"the broker refuses it: {why}")
 

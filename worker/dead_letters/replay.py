@@ -19,7 +19,6 @@ from worker.broker.pace import Pace
 from worker.broker.sender import Fate, Outgoing, Sender
 from worker.dead_letters import bodies, search
 from worker.dead_letters.letter import Letter
-from worker.dead_letters.search import Filters
 from worker.errors import Unavailable
 from worker.store.database import Database
 from worker.store.letters import HEADER
@@ -128,19 +127,14 @@ class Replay:
     async def __aexit__(self, *error: object) -> None:
         await self._sender.__aexit__(None, None, None)
 
-    async def run(self, filters: Filters) -> Replayed:
-        """Replay the letters that match. Raises Unavailable with all that was published marked."""
-        wanted = await search.chosen(self._database, filters)
+    async def run(self, wanted: Sequence[tuple[UUID, int]], state: search.Chosen) -> Replayed:
+        """Replay these letters, but for those no longer in this state. Raises Unavailable with all that was published marked."""
         async for letters in search.chunks(self._database, wanted):
-            open_letters = [
-                letter
-                for letter in letters
-                if filters.state != "unresolved" or letter.resolved_at is None
-            ]
-            self.done.skipped += len(letters) - len(open_letters)
-            self._advance(len(letters) - len(open_letters))
+            present = [letter for letter in letters if search.in_state(letter, state)]
+            self.done.skipped += len(letters) - len(present)
+            self._advance(len(letters) - len(present))
             try:
-                for letter in open_letters:
+                for letter in present:
                     await self._send(letter)
                 await self._sender.finish()
             finally:
@@ -205,11 +199,10 @@ async def mark(database: Database, ids: Sequence[UUID]) -> None:
 
 
 async def routes(
-    database: Database, filters: Filters, *, by_type: bool, max_bytes: int
+    database: Database, wanted: Sequence[tuple[UUID, int]], *, by_type: bool, max_bytes: int
 ) -> Counter[tuple[str, str, str, str]]:
     """What a replay would publish: how many letters of each family and reason go to which exchange and routing key."""
     counts: Counter[tuple[str, str, str, str]] = Counter()
-    wanted = await search.chosen(database, filters)
     async for letters in search.chunks(database, wanted):
         for letter in letters:
             try:

@@ -2,21 +2,18 @@
 
 import asyncio
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from uuid import UUID
 
-from worker.dead_letters import search
-from worker.dead_letters.search import Filters
 from worker.store.database import Database
 
 _AT_ONCE = 1000
 _POLL_SECONDS = 0.1
 
 
-async def discard(database: Database, filters: Filters) -> int:
-    """Resolve the letters that match as discarded; returns how many there were. Their rows stay, and can be replayed."""
-    wanted = [letter_id for letter_id, _ in await search.chosen(database, filters)]
+async def discard(database: Database, wanted: Sequence[UUID]) -> int:
+    """Resolve those of these letters that are open as discarded; returns how many. Their rows stay, and can be replayed."""
     discarded = 0
     for at in range(0, len(wanted), _AT_ONCE):
         async with database.transaction() as connection:
@@ -24,7 +21,7 @@ async def discard(database: Database, filters: Filters) -> int:
                 "UPDATE dead_letters d SET resolved_at = now(), resolution = 'discarded' "
                 "FROM (SELECT id FROM dead_letters WHERE id = ANY($1::uuid[]) AND resolved_at IS NULL "
                 "ORDER BY id FOR UPDATE) locked WHERE d.id = locked.id",
-                wanted[at : at + _AT_ONCE],
+                list(wanted[at : at + _AT_ONCE]),
             )
         discarded += int(status.rpartition(" ")[2])
     return discarded

@@ -126,6 +126,11 @@ async def chunks(
         yield await _load(database, ids)
 
 
+def in_state(letter: Letter, state: Chosen) -> bool:
+    """Whether a letter is (still) in this state."""
+    return state == "all" or (letter.resolved_at is None) == (state == "unresolved")
+
+
 async def load(connection: asyncpg.Connection, ids: Sequence[UUID]) -> list[Letter]:
     """Whole letters by id, in this order."""
     rows = await connection.fetch(

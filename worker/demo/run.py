@@ -53,7 +53,8 @@ def demonstrate(options: Options, screen: Screen) -> bool:
     """
     runs = recorded.read(options.recorded) if options.recorded else []
     amount = Amount(options.agents, options.seconds, tuple(recorded.events(runs)))
-    screen.step("A RabbitMQ and a PostgreSQL are started, for this demonstration only")
+    screen.introduce()
+    screen.step("Starting a RabbitMQ and a PostgreSQL for this demonstration only")
     with (
         tempfile.TemporaryDirectory(prefix="agent-persistence-demo-") as folder,
         contextlib.ExitStack() as open_services,
@@ -119,7 +120,7 @@ class _Demo:
 
     async def _start_workers(self) -> None:
         number = self._options.workers
-        self._screen.step(f"{number} worker{'s are' if number > 1 else ' is'} started")
+        self._screen.step(f"Starting {number} worker{'s' if number > 1 else ''}")
         with self._screen.busy():
             started = [await self._workers.start() for _ in range(number)]
             await asyncio.gather(*(worker.ready() for worker in started))
@@ -128,7 +129,7 @@ class _Demo:
 
     async def _let_messages_flow(self, connection: BrokerConnection) -> None:
         """Publish, kill a worker in the middle, and wait for the last confirmation."""
-        self._screen.step(f"{self._amount}: out of order, some twice, some wrong")
+        self._screen.step(f"{self._amount}: out of order, some of it twice, some of it wrong")
         traffic = Traffic(self._amount, self._settings.broker, self._ledger)
         begin = time.monotonic()
         async with self._screen.live(self._ledger, self._hearing, self._workers.all):
@@ -163,7 +164,7 @@ class _Demo:
         worker = self._workers.all[-1]
         database, broker = self._sandbox.postgres.owned, self._sandbox.rabbitmq.owned
         self._screen.look_around(
-            database_url=_shown(self._sandbox.database_url, ours=database),
+            database_url=_shown(self._sandbox.database_url, ours=database).replace("+asyncpg", ""),
             amqp_url=_shown(self._sandbox.amqp_url, ours=broker),
             port=worker.port,
             log=worker.log,

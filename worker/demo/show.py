@@ -41,6 +41,13 @@ class Screen:
         if not self.console.is_terminal:
             self.console.width = max(self.console.width, _WIDTH_OF_A_FILE)
 
+    def introduce(self) -> None:
+        """What will be seen."""
+        self.plain(
+            "Agents publish what they do to RabbitMQ. Workers write it into PostgreSQL, each message exactly once,\n"
+            "confirm it, and keep what is wrong as dead letters. One worker will be killed on the way.\n"
+        )
+
     def step(self, text: str) -> None:
         """A new step begins."""
         self.console.print(Text.assemble(("==> ", "bold cyan"), (text, "bold")))
@@ -59,7 +66,7 @@ class Screen:
         if not self.console.is_terminal:
             yield
             return
-        with self.console.status("    one moment …", spinner="dots"):
+        with self.console.status("one moment …", spinner="dots"):
             yield
 
     @contextlib.asynccontextmanager

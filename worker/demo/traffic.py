@@ -15,7 +15,7 @@ from worker.demo import mistakes
 from worker.demo.agents import Agent, out_of_order, training_job
 from worker.demo.ledger import Ledger
 
-_TASKS_AT_ONCE = 10
+_TASKS_AT_ONCE = 40
 _RECORDED_AT_ONCE = 250
 _EVERY = 12  # one in so many messages is published a second time
 _MISTAKEN = 3  # bad messages of each kind
@@ -85,7 +85,8 @@ class Traffic:
                 await self._ledger.publish_all(publisher, out_of_order(told + again, turn))
                 told, again = [], told[::_EVERY]
                 if self.progress >= 1:
-                    return
+                    break
+            await self._ledger.publish_all(publisher, again)
 
     async def _replay(self, number: int) -> None:
         """One agent that publishes its share of the recorded events."""

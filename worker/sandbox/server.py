@@ -43,7 +43,7 @@ class ServerProcess:
     identity: Identity | None = None
     stop_signal: signal.Signals = signal.SIGTERM
     close_signal: signal.Signals = signal.SIGKILL
-    start_seconds: float = 60.0
+    start_seconds: float = 90.0
     stop_seconds: float = 30.0
     cancelled: threading.Event = field(default_factory=threading.Event)
     started: Callable[[int], None] = lambda _pid: None

@@ -1,0 +1,198 @@
+"""`worker run` as a process: what stops it at start, signals, health, several processes."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import urllib.error
+import urllib.request
+
+import pytest
+from support import queues
+from support.broker import client
+from support.commands import running_command
+from support.events import created
+from support.tables import count
+
+QUICK = {"WORKER_RETRY_LONGEST": "0.2", "WORKER_HTTP_PORT": "0"}
+
+
+@pytest.fixture
+def places(database_url, amqp_url):
+    return {**QUICK, "DATABASE_URL": database_url, "AMQP_URL": amqp_url}
+
+
+async def test_without_migrations_it_exits_2_and_says_which_command_to_run(
+    empty_database_url, amqp_url
+):
+    """A new database is not a crash."""
+    places = {"DATABASE_URL": empty_database_url, "AMQP_URL": amqp_url}
+    async with running_command("run", **places) as run:
+        assert await run.ended() == 2
+        await run.said("alembic upgrade head")
+
+
+async def test_without_topology_it_exits_2_and_says_which_command_to_run(places):
+    """A missing queue is named."""
+    await queues.delete(places["AMQP_URL"], "worker.trajectory")
+    async with running_command("run", **places) as run:
+        assert await run.ended() == 2
+        await run.said("queue worker.trajectory is missing.*worker topology apply")
+
+
+@pytest.mark.parametrize(("which", "code"), [("DATABASE_URL", 3), ("AMQP_URL", 2)])
+async def test_a_wrong_password_is_never_shown(places, which, code):
+    """Neither in the sentence nor in the log; a refused database user may be one that is just being rotated, so 3."""
+    wrong, secret = _with_password(places[which], "geheim"), "geheim"
+    environment = {**places, which: wrong, "WORKER_START_TIMEOUT": "0", "PGPASSWORD": secret}
+    async with running_command("run", **environment) as run:
+        if await run.ended() == 0:
+            pytest.skip("this server asks for no password")
+        assert await run.ended() == code
+    assert run.err
+    assert secret not in run.err
+
+
+def _with_password(url: str, password: str) -> str:
+    login, at, place = url.rpartition("@")
+    return f"{login.rpartition(':')[0]}:{password}{at}{place}"
+
+
+async def test_stopped_while_it_waits_for_a_service_it_exits_0(places):
+    """SIGTERM does not wait for the start timeout."""
+    environment = {**places, "DATABASE_URL": "postgresql://127.0.0.1:1/agents"}
+    async with running_command("run", **environment) as run:
+        await run.said("waiting for a service")
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 0
+
+
+async def test_it_serves_health_and_metrics_and_sigterm_finishes_the_work(places):
+    """Ready while attached to every queue, not ready while one is gone, ready again; what is in hand is committed."""
+    port = _free_port()
+    environment = {**places, "WORKER_HTTP_PORT": str(port)}
+    async with running_command("run", **environment) as run, client(places["AMQP_URL"]) as agent:
+        await run.said('"event": "started"')
+        assert (await _get(port, "/livez"))[0] == 200
+        assert await _become(port, 200) == {"queues": "ok", "database": "ok"}
+
+        await queues.delete(places["AMQP_URL"], "worker.trajectory")
+        checks = await _become(port, 503)
+        assert "trajectory" in checks["queues"]
+        assert (await _get(port, "/livez"))[0] == 200
+        async with running_command("topology", "apply", **places) as apply:
+            assert await apply.ended() == 0
+        await _become(port, 200)
+
+        await agent.publish(*(created() for _ in range(200)))
+        await agent.confirmed(1)
+        run.process.send_signal(signal.SIGTERM)
+        run.process.send_signal(
+            signal.SIGTERM
+        )  # a service manager may tell it twice: that is one wish
+        assert await run.ended() == 0
+        assert await count(places["DATABASE_URL"], "tasks") + await _waiting(places) == 200
+    for line in run.lines:
+        json.loads(line)
+    assert "second signal" not in run.err
+
+
+async def test_metrics_are_served(places):
+    """Every family's series is there from the start."""
+    port = _free_port()
+    async with running_command("run", **{**places, "WORKER_HTTP_PORT": str(port)}) as run:
+        await run.said('"event": "started"')
+        status, body = await _get(port, "/metrics")
+    assert status == 200
+    assert 'worker_messages_total{family="task-lifecycle",outcome="persisted"} 0.0' in body
+
+
+async def test_two_processes_drain_the_queues_and_exit_0(places):
+    """With --drain a process that ends is no failure; each has a name of its own."""
+    async with client(places["AMQP_URL"]) as agent:
+        await agent.publish(*(created() for _ in range(50)))
+    async with running_command(
+        "run", "--processes", "2", "--drain", **places, WORKER_NAME="w"
+    ) as run:
+        assert await run.ended() == 0
+    assert await count(places["DATABASE_URL"], "tasks") == 50
+    assert {json.loads(line)["worker"] for line in run.lines} == {"w", "w-0", "w-1"}
+
+
+async def test_a_process_that_dies_ends_all_with_a_failure(places):
+    """Half a worker would be a surprise; a supervisor that fails is restarted by whatever runs it."""
+    async with running_command("run", "--processes", "2", **places) as run:
+        first, second = await run.said(r'"pid": (\d+), "event": "process started"', times=2)
+        await run.said('"event": "started"', times=2)
+        os.kill(int(first), signal.SIGKILL)
+        assert await run.ended() == 1
+        assert not _exists(int(second))
+    assert '"code": -9' in run.err
+
+
+async def test_processes_end_with_their_supervisor(places):
+    """However it ended: a second supervisor finds no ports taken and no strangers at the queues."""
+    async with running_command("run", "--processes", "2", **places) as run:
+        pids = await run.said(r'"pid": (\d+), "event": "process started"', times=2)
+        await run.said('"event": "started"', times=2)
+        run.process.kill()
+        await run.said('"event": "stopped"', times=2)
+    for pid in pids:
+        assert not _exists(int(pid))
+
+
+async def test_ctrl_c_stops_every_process_and_exits_0(places):
+    """SIGINT of the terminal reaches the supervisor, which hands it on once."""
+    async with running_command("run", "--processes", "2", **places) as run:
+        await run.said('"event": "started"', times=2)
+        run.process.send_signal(signal.SIGINT)
+        assert await run.ended() == 0
+    assert "Traceback" not in run.err
+    assert "second signal" not in run.err
+
+
+def _exists(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    return True
+
+
+def _free_port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        return int(taken.getsockname()[1])
+
+
+async def _get(port: int, path: str) -> tuple[int, str]:
+    def get() -> tuple[int, str]:
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}{path}", timeout=10) as answer:
+                return answer.status, answer.read().decode()
+        except urllib.error.HTTPError as error:
+            with error:
+                return error.code, error.read().decode()
+
+    return await asyncio.to_thread(get)
+
+
+async def _become(port: int, status: int) -> dict[str, str]:
+    """The checks of /readyz, once it answers with this status."""
+    async with asyncio.timeout(20):
+        while True:
+            seen, body = await _get(port, "/readyz")
+            if seen == status:
+                return json.loads(body)["checks"]
+
+
+async def _waiting(places: dict[str, str]) -> int:
+    """How many messages wait in the queue of tasks."""
+    from worker.broker import topology
+    from worker.broker.connection import connect
+
+    connection = await connect(places["AMQP_URL"], name="test")
+    try:
+        return await topology.message_count(connection, "worker.task-lifecycle") or 0
+    finally:
+        await connection.close()

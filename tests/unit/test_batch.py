@@ -1,0 +1,113 @@
+"""Which deliveries share a transaction, and how a culprit is cornered."""
+
+import asyncio
+from collections import deque
+
+from hypothesis import given
+from hypothesis import strategies as st
+from support.events import delivery
+
+from worker.batch import Batcher, Solitude
+from worker.message import Properties
+
+
+def deliveries(*counts: int, size: int = 1) -> deque:
+    """Deliveries that were handed out this often before."""
+    return deque(
+        delivery(
+            b"x" * size,
+            tag=at,
+            redelivered=count > 0,
+            properties=Properties(headers={"x-delivery-count": count} if count else None),
+        )
+        for at, count in enumerate(counts, 1)
+    )
+
+
+@given(
+    st.lists(st.integers(0, 5), max_size=60), st.integers(1, 20), st.integers(1, 50), st.integers(1, 9)
+)
+def test_every_delivery_is_in_one_batch_in_order_and_within_the_limits(counts, most, most_bytes, size):
+    """Nothing is skipped, split or held back; only a single delivery may exceed the bytes."""
+    waiting = deliveries(*counts, size=size)
+    expected = list(waiting)
+    batcher = Batcher(most, most_bytes)
+    taken = []
+    while waiting:
+        batch = batcher.take(waiting)
+        assert 1 <= len(batch) <= most
+        assert len(batch) == 1 or size * len(batch) <= most_bytes
+        taken += batch
+        batcher.succeeded(batch)
+    assert taken == expected
+
+
+def test_a_batch_with_redelivered_messages_halves_with_each_redelivery():
+    """Once redelivered: half; twice: a quarter; from the third on: alone."""
+    batcher = Batcher(100, 10**6)
+    assert len(batcher.take(deliveries(*[0] * 200))) == 100
+    assert len(batcher.take(deliveries(*[1] * 200))) == 50
+    assert len(batcher.take(deliveries(*[2] * 200))) == 25
+    waiting = deliveries(*[3] * 200)
+    first = batcher.take(waiting)
+    assert len(first) == 1
+    assert batcher.is_suspect(first)
+
+
+def test_after_a_success_suspects_share_twice_as_much_each_time():
+    """An outage that redelivered two thousand innocents costs a dozen small transactions, not two thousand."""
+    batcher = Batcher(500, 10**6)
+    waiting = deliveries(*[4] * 2000)
+    sizes = []
+    while waiting:
+        batch = batcher.take(waiting)
+        sizes.append(len(batch))
+        batcher.succeeded(batch)
+    assert sizes[:6] == [1, 2, 4, 8, 16, 32]
+    assert len(sizes) < 15
+
+
+def test_a_culprit_among_thousands_is_alone_after_a_few_crashes():
+    """Each life of the worker clears the messages before the culprit; the batch that holds it halves the distance."""
+    count, culprit, crashes = 2000, 1234, 0
+    rest = list(range(count))
+    while rest[0] != culprit:
+        batcher, waiting = Batcher(500, 10**6), deliveries(*[3 + crashes] * len(rest))
+        while True:
+            batch = batcher.take(waiting)
+            here, after = rest[: len(batch)], rest[len(batch) :]
+            if culprit in here:
+                crashes += 1
+                break
+            batcher.succeeded(batch)
+            rest = after
+    assert crashes <= 12
+
+
+async def test_alone_means_that_nothing_else_runs():
+    """A suspect waits for what runs, and what comes later waits for the suspect."""
+    solitude, log = Solitude(), []
+    inside, leave = asyncio.Event(), asyncio.Event()
+
+    async def neighbour() -> None:
+        async with solitude.shared():
+            inside.set()
+            await leave.wait()
+            log.append("neighbour")
+
+    async def suspect() -> None:
+        async with solitude.alone():
+            log.append("suspect")
+
+    async def late() -> None:
+        async with solitude.shared():
+            log.append("late")
+
+    async with asyncio.TaskGroup() as tasks:
+        tasks.create_task(neighbour())
+        await inside.wait()
+        alone = tasks.create_task(suspect())
+        await asyncio.wait([alone], timeout=0.01)
+        tasks.create_task(late())
+        leave.set()
+    assert log == ["neighbour", "suspect", "late"]

@@ -1,0 +1,81 @@
+"""Property bytes of any kind become Properties or a fault, never an exception."""
+
+import struct
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pamqp import commands
+from support.hostile import HOSTILE
+
+from worker.broker.properties import parse, plain
+
+texts = st.none() | st.text(max_size=40).filter(lambda text: len(text.encode()) < 256)
+
+
+def header(flags: int, rest: bytes) -> bytes:
+    return struct.pack(">HHQH", 60, 0, 0, flags) + rest
+
+
+@pytest.mark.parametrize("case", HOSTILE)
+def test_what_client_libraries_die_on_is_a_fault_that_names_the_property(case):
+    """Every hostile property of the torture list."""
+    flags, rest = HOSTILE[case]
+    _, fault = parse(header(flags, rest))
+    assert fault is not None
+    assert fault.split(":")[0] in ("timestamp", "headers", "content_type", "type")
+
+
+@given(st.integers(0, 0xFFFF), st.binary(max_size=200))
+def test_any_bytes_give_properties_or_a_fault(flags, rest):
+    """Foreign bytes are decoded within these walls."""
+    properties, fault = parse(header(flags, rest))
+    assert properties is not None
+    assert fault is None or isinstance(fault, str)
+
+
+@given(st.binary(max_size=20))
+def test_a_header_that_is_cut_short_is_a_fault(raw):
+    """Even the fixed part may be missing."""
+    assert parse(raw[:13])[1] is not None
+
+
+@given(texts, texts, texts, st.none() | st.integers(1, 9), st.none() | st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**9) | st.booleans()))
+def test_what_a_client_sets_is_what_is_read(content_type, message_id, reply_to, priority, headers):
+    """Against the encoder of the client library."""
+    marshalled = commands.Basic.Properties(
+        content_type=content_type,
+        message_id=message_id,
+        reply_to=reply_to,
+        priority=priority,
+        headers=headers,
+    ).marshal()
+    properties, fault = parse(struct.pack(">HHQ", 60, 0, 0) + marshalled)
+    assert fault is None
+    assert properties.content_type == (content_type or properties.content_type)
+    assert (properties.message_id or None) == (message_id or None)
+    assert (properties.reply_to or None) == (reply_to or None)
+    assert (properties.headers or None) == (headers or None)
+
+
+def test_field_values_become_plain_json():
+    """Bytes, times, decimals and numbers that JSON has not."""
+    from datetime import UTC, datetime
+    from decimal import Decimal
+
+    value = {
+        "bytes": b"text",
+        "binary": bytearray(b"\xff"),
+        "time": datetime(2026, 1, 1, tzinfo=UTC),
+        "decimal": Decimal("1.5"),
+        "nan": float("nan"),
+        "list": [b"x", 1, None],
+    }
+    assert plain(value) == {
+        "bytes": "text",
+        "binary": "ff",
+        "time": "2026-01-01T00:00:00+00:00",
+        "decimal": "1.5",
+        "nan": "nan",
+        "list": ["x", 1, None],
+    }
