@@ -1,3 +1,4 @@
+# ruff: noqa: INP001 (a script of the image, no module)
 """The image's health check: exits 0 while /livez answers, or where WORKER_HTTP_PORT=0 has turned it off."""
 
 import http.client

@@ -65,6 +65,7 @@ class Pipeline:
         self._solitude = solitude
         self._slots = asyncio.Semaphore(transactions)
         self._retry_longest = retry_longest
+        self._ended: list[bytes] = []
         self._log = log.bind(family=family)
 
     async def run(self, subscription: Subscription) -> None:
@@ -118,17 +119,22 @@ class Pipeline:
         suspect = batch[0]
         telemetry.suspects.labels(self.family).inc()
         attempts = await self._patiently(
-            subscription, lambda: suspects.begin(self._database, suspect)
+            subscription, lambda: suspects.begin(self._database, suspect, self._ended)
         )
         if attempts is None:
             return None
+        self._ended.clear()
         if attempts > suspects.MOST_ATTEMPTS:
             text = f"ended the worker {attempts - 1} times while it was handled alone"
             refused = [reject(suspect, "delivery_limit", [("", text)])]
             committed = await self._persist(subscription, batch, refused)
         else:
             committed = await self._handle(subscription, batch)
-        await self._patiently(subscription, lambda: suspects.end(self._database, suspect))
+        if not await self._patiently(
+            subscription, lambda: suspects.end(self._database, suspect)
+        ):
+            # Both services are away: an attempt that ended so must never count against the message.
+            self._ended.append(suspects.digest(suspect))
         return committed
 
     async def _persist(

@@ -1,4 +1,4 @@
-"""Publishes what the outbox holds: confirmation events and replies, with publisher confirms.
+"""Empties the outbox: hands its entries to the announcer and deletes them once the broker has all of it.
 
 On a connection of its own, since a broker alarm that blocks publishing must not block draining. At once when handed
 over in memory, and by a sweep when a worker died in between. Promises at least once: a row is deleted only after the
@@ -8,21 +8,14 @@ broker took all of it.
 import asyncio
 import random
 from collections import deque
-from collections.abc import Iterator, Sequence
-from datetime import UTC
-from typing import Any
-from uuid import UUID, uuid5
+from collections.abc import Sequence
 
-import orjson
 import structlog
 
-from contracts.confirmation import EXCHANGE
-from contracts.envelope import CONTENT_TYPE
-from contracts.limits import MAX_CONFIRMATION_BYTES
 from worker import telemetry
+from worker.announcer import Announcer
 from worker.broker.connection import connect
-from worker.broker.publisher import Answer, ConfirmedPublisher
-from worker.crash_points import reached
+from worker.broker.publisher import ConfirmedPublisher
 from worker.errors import Misconfigured, Unavailable
 from worker.store import outbox
 from worker.store.database import Database
@@ -50,6 +43,7 @@ class Relay:
         self._database = database
         self._broker_url = broker_url
         self._worker = worker
+        self._announcer = Announcer(worker)
         self._sweep_after = sweep_after
         self._retry_longest = retry_longest
         self._pending: deque[OutboxEntry] = deque()
@@ -106,7 +100,7 @@ class Relay:
                     raise Unavailable("the relay's channel was closed")
             entries = [self._pending.popleft() for _ in range(min(_AT_ONCE, len(self._pending)))]
             try:
-                await self._publish(publisher, entries)
+                await self._announcer.publish(publisher, entries)
             except BaseException:
                 self._pending.extendleft(reversed(entries))
                 raise
@@ -143,95 +137,12 @@ class Relay:
         async with self._database.transaction() as connection:
             entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS)
             if entries:
-                await self._publish(publisher, entries)
+                # A broker that blocks publishing must not hold a transaction open for hours.
+                async with asyncio.timeout(self._sweep_after):
+                    await self._announcer.publish(publisher, entries)
                 await outbox.delete(connection, [entry.id for entry in entries])
         telemetry.outbox_swept.inc(len(entries))
         return len(entries)
-
-    async def _publish(self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]) -> None:
-        """Publish all events and replies of these entries. Raises Unavailable unless the broker took all it has to."""
-        events: list[asyncio.Future[Answer]] = []
-        replies: list[asyncio.Future[Answer]] = []
-        for entry in entries:
-            for group in entry.payload["groups"]:
-                routing_key = f"{group['family']}.{group['outcome']}.{group['tenant']}"
-                events += [
-                    publisher.publish(EXCHANGE, routing_key, body, content_type=CONTENT_TYPE)
-                    for body in confirmation_bodies(entry, group, self._worker)
-                ]
-            for reply in entry.payload["replies"]:
-                replies += [
-                    _reply(publisher, reply, body)
-                    for body in confirmation_bodies(entry, reply, self._worker)
-                ]
-        await publisher.drain()
-        answers = await asyncio.gather(*events, *replies)
-        reached("after_publish")
-        for kind, count in (("event", len(events)), ("reply", len(replies))):
-            telemetry.outbox_published.labels(kind).inc(count)
-        refused = sum(answer is not Answer.ACCEPTED for answer in answers[: len(events)])
-        lost = sum(answer is Answer.LOST for answer in answers)
-        if refused or lost:
-            telemetry.outbox_failed.inc(refused + lost)
-            raise Unavailable(f"RabbitMQ did not take {refused + lost} confirmations")
-
-
-def _reply(
-    publisher: ConfirmedPublisher, reply: dict[str, Any], body: bytes
-) -> asyncio.Future[Answer]:
-    correlation_id = reply["correlation_id"]
-    return publisher.publish(
-        "", reply["reply_to"], body, content_type=CONTENT_TYPE, correlation_id=correlation_id
-    )
-
-
-def confirmation_bodies(entry: OutboxEntry, group: dict[str, Any], worker: str) -> Iterator[bytes]:
-    """The `persistence.confirmed` events for one outcome and tenant, each at most 1 MiB."""
-    committed_at = entry.committed_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
-    chunk: list[dict[str, Any]] = []
-    size = number = 0
-    for item in group["items"]:
-        length = len(orjson.dumps(item))
-        if chunk and size + length > MAX_CONFIRMATION_BYTES - 4096:
-            yield _event(entry, group, worker, committed_at, chunk, number)
-            chunk, size, number = [], 0, number + 1
-        chunk.append(item)
-        size += length + 1
-    yield _event(entry, group, worker, committed_at, chunk, number)
-
-
-def _event(
-    entry: OutboxEntry,
-    group: dict[str, Any],
-    worker: str,
-    committed_at: str,
-    items: list[dict[str, Any]],
-    number: int,
-) -> bytes:
-    event = {
-        "specversion": "1.0",
-        "id": _event_id(entry.id, group, number),
-        "source": f"/workers/{worker}",
-        "type": "persistence.confirmed",
-        "time": committed_at,
-        "datacontenttype": "application/json",
-        "tenantid": group["tenant"],
-        "data": {
-            "family": group["family"],
-            "outcome": group["outcome"],
-            "tenant": group["tenant"],
-            "worker": worker,
-            "committed_at": committed_at,
-            "items": items,
-        },
-    }
-    return orjson.dumps(event)
-
-
-def _event_id(entry_id: UUID, group: dict[str, Any], number: int) -> str:
-    """The same id whenever the same row is published again, so that readers can tell a repetition."""
-    name = f"{group['family']}/{group['outcome']}/{group['tenant']}/{group.get('reply_to', '')}/{group.get('correlation_id', '')}/{number}"
-    return str(uuid5(entry_id, name))
 
 
 def _items(entry: OutboxEntry) -> int:

@@ -83,6 +83,11 @@ replies_ignored = Counter(
     ["family"],
     registry=REGISTRY,
 )
+replies_given_up = Counter(
+    "worker_replies_given_up_total",
+    "Replies whose address makes RabbitMQ close the connection. Somebody made the address up; the event was published.",
+    registry=REGISTRY,
+)
 letter_headers_ignored = Counter(
     "worker_letter_headers_ignored_total",
     "Messages with an x-dead-letter-id whose body is not that letter's. Somebody made the header up.",

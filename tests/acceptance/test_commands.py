@@ -76,6 +76,34 @@ def test_a_service_out_of_reach_exits_3_and_names_the_place(arguments):
     assert "Traceback" not in done.err
 
 
+def test_run_without_migrations_says_which_command_to_run(empty_database_url, amqp_url):
+    """A new database is no crash: exit 2."""
+    done = command("run", DATABASE_URL=empty_database_url, AMQP_URL=amqp_url)
+    assert done.code == 2
+    assert "run 'alembic upgrade head'" in done.err
+
+
+def test_run_without_topology_says_which_command_to_run(places):
+    """What is missing is named: exit 2."""
+    asyncio.run(queues.delete(places["AMQP_URL"], "worker.trajectory"))
+    done = command("run", **places)
+    assert done.code == 2
+    assert "queue worker.trajectory is missing" in done.err
+    assert "worker topology apply" in done.err
+
+
+@pytest.mark.parametrize("name", ["run", "status", "doctor"])
+@pytest.mark.parametrize(("which", "code"), [("DATABASE_URL", 3), ("AMQP_URL", 2)])
+def test_a_refused_password_is_never_shown(places, name, which, code):
+    """Neither in the sentence nor in the log. A database's password may be in rotation, so that is not a mistake, but 3."""
+    login, at, place = places[which].rpartition("@")
+    wrong = f"{login.rpartition(':')[0]}:geheim{at}{place}"
+    done = command(name, **{**places, which: wrong, "WORKER_START_TIMEOUT": "0"})
+    assert done.code == {"run": code, "status": 3, "doctor": 2}[name]
+    assert "password" in done.out + done.err
+    assert "geheim" not in done.out + done.err
+
+
 def test_migrate_then_again_says_what_it_did(empty_database_url):
     """It needs the database only; the second time there is nothing to do."""
     first = command("migrate", "--json", DATABASE_URL=empty_database_url)

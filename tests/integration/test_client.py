@@ -353,6 +353,14 @@ async def test_who_may_not_publish_is_told(url, virtual_host, worker, rabbitmq, 
         await asyncio.to_thread(control, "delete_user", user)
 
 
+async def test_what_amqp_cannot_carry_fails_alone(url, worker):
+    """A type of more than 255 bytes has no place in a frame; the connection is none the worse for it."""
+    async with publisher(url, validate=False) as p:
+        with pytest.raises(NotAccepted, match="cannot be sent"):
+            await p.publish(Event(source="/agents/infra-1", type="é" * 200, data={}))
+        assert await p.persisted(logged()) == "persisted"
+
+
 async def test_a_missing_exchange_is_named_at_once(url):
     """Nothing was set up: the error says which command does."""
     async with asyncio.timeout(5):

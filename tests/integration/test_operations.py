@@ -1,6 +1,7 @@
 """What an operator may see and do, against a real broker and a real database."""
 
 import asyncio
+import socket
 from datetime import UTC, datetime
 from uuid import uuid4
 
@@ -9,7 +10,7 @@ from support import queues
 from support.broker import client
 from support.events import created, logged
 from support.tables import connected
-from support.workers import drain
+from support.workers import drain, running_worker
 
 from contracts.identifiers import uuid7
 from worker.broker.connection import connect
@@ -105,53 +106,40 @@ async def test_the_doctor_names_privileges_that_are_missing(settings, postgres, 
     assert "SELECT" not in found.what
 
 
-async def test_a_memory_alarm_of_the_broker_is_seen(sandbox, rabbitmq, amqp_url, monkeypatch):
+async def test_a_memory_alarm_of_the_broker_is_seen(rabbitmq, amqp_url, monkeypatch):
     """A broker that takes no publishes says so by not answering; afterwards all is well again."""
     monkeypatch.setattr(broker_checks, "_ANSWER_SECONDS", 1.0)
 
-    async def publishing() -> Level:
-        connection = await connect(amqp_url, name="test")
-        try:
-            return broker_checks.judge_publishing(await broker_checks._probe(connection)).level
-        finally:
-            await connection.close()
+    async def becomes(level: Level) -> None:
+        seen = None
+        async with asyncio.timeout(30):
+            while seen is not level:
+                connection = await connect(amqp_url, name="test")
+                try:
+                    answer = await broker_checks._probe(connection)
+                finally:
+                    await connection.close()
+                seen = broker_checks.judge_publishing(answer).level
 
-    assert await publishing() is Level.OK
+    await becomes(Level.OK)
     await asyncio.to_thread(rabbitmq.control, "set_vm_memory_high_watermark", "absolute", "1")
     try:
-        async with asyncio.timeout(20):
-            while await publishing() is not Level.MEND:
-                pass
+        await becomes(Level.MEND)
     finally:
         await asyncio.to_thread(rabbitmq.control, "set_vm_memory_high_watermark", "0.6")
-    async with asyncio.timeout(20):
-        while await publishing() is not Level.OK:
-            pass
+    await becomes(Level.OK)
 
 
-async def test_a_worker_on_this_machine_is_asked(settings, unused_port, worker_on):
+async def test_a_worker_on_this_machine_is_asked(settings):
     """It is ready and pauses nothing; where none answers, that is a note."""
-    here = settings.model_copy(update={"http_port": unused_port})
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+    here = settings.model_copy(update={"http_port": port})
     (nobody,) = await worker_checks.examine(here)
     assert nobody.level is Level.NOTE
-    async with worker_on(here):
+    async with running_worker(here):
         findings = await worker_checks.examine(here)
     assert [one.level for one in findings] == [Level.OK]
-
-
-@pytest.fixture
-def unused_port():
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as taken:
-        return taken.getsockname()[1]
-
-
-@pytest.fixture
-def worker_on():
-    from support.workers import running_worker
-
-    return running_worker
 
 
 async def test_migrate_tells_what_it_applied_and_refuses_a_newer_database(

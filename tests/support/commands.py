@@ -101,6 +101,11 @@ class Command:
     def err(self) -> str:
         return "\n".join(self.lines)
 
+    async def silence(self) -> None:
+        """Wait until its standard error is closed: it and all processes that it started have ended."""
+        async with asyncio.timeout(60), self._said:
+            await self._said.wait_for(self._silent)
+
     async def ended(self) -> int:
         """Its exit code, once it has ended."""
         async with asyncio.timeout(60):
@@ -126,4 +131,4 @@ async def running_command(*arguments: str, **environment: str) -> AsyncIterator[
         if process.returncode is None:
             process.kill()
         await process.wait()
-        await reading
+        reading.cancel()

@@ -62,13 +62,18 @@ class _Confirms:
 
 
 async def publish_hostile(
-    connection: BrokerConnection, routing_key: str, flags: int, properties: bytes, body: bytes
+    connection: BrokerConnection,
+    routing_key: str,
+    flags: int,
+    properties: bytes,
+    body: bytes,
+    exchange: str = "agent.messages",
 ) -> bool:
     """Publish a body with these property bytes; whether the broker confirmed it."""
     channel = await connection.channel(confirms=True)
     sink = _Confirms()
     connection.attach(channel, sink)
-    method = frames.publish_method("agent.messages", routing_key, mandatory=False)
+    method = frames.publish_method(exchange, routing_key, mandatory=False)
     packed = struct.pack(">H", flags) + properties
     pieces = frames.publish_frames(channel.number, method, packed, body, connection.frame_max)
     connection.write(b"".join(pieces))

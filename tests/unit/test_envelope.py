@@ -5,7 +5,7 @@ from datetime import UTC, datetime, timedelta, timezone
 from uuid import UUID, uuid4
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
@@ -64,6 +64,20 @@ def test_unknown_attributes_are_kept():
     }
 
 
+def test_numbers_for_the_loss_ledger():
+    """A source may number its events within an epoch."""
+    found = envelope(sequence="9223372036854775807", epoch=KEY)
+    assert (found.sequence, found.epoch) == ("9223372036854775807", UUID(KEY))
+
+
+def test_a_publisher_may_give_a_time_as_an_object():
+    """Aware times are taken, naive ones are ambiguous."""
+    berlin = timezone(timedelta(hours=1))
+    assert envelope(time=datetime(2026, 11, 21, 21, tzinfo=berlin)).time.hour == 20
+    with pytest.raises(ValidationError, match="must have an offset"):
+        envelope(time=datetime(2026, 11, 21))  # noqa: DTZ001 (that is the point)
+
+
 @pytest.mark.parametrize(
     ("name", "value"),
     [
@@ -117,6 +131,7 @@ def test_data_is_json_under_any_of_its_names(value):
         timezones=st.integers(-1439, 1439).map(lambda m: timezone(timedelta(minutes=m))),
     )
 )
+@settings(deadline=None)  # a busy machine is no error
 def test_any_rfc_3339_time_keeps_its_instant(time):
     """Whatever offset a publisher writes, the instant is the same in UTC."""
     found = envelope(time=time.isoformat()).time

@@ -1,5 +1,6 @@
 """Starting, awaiting, stopping and killing a process with all its descendants."""
 
+import json
 import os
 import threading
 import time
@@ -7,10 +8,11 @@ import time
 import pytest
 
 from worker.sandbox import SandboxError
-from worker.sandbox.leftovers import Record, clean_up
+from worker.sandbox.leftovers import Record, clean_up, this_system
 from worker.sandbox.processes import (
     free_port,
     gone,
+    process_table,
     process_tree,
     run,
     wait_until,
@@ -201,10 +203,35 @@ def test_a_running_sandbox_is_left_alone(family, pids, tmp_path):
         assert not gone(pids[:1])
 
 
+def left_note(folder, **changes):
+    """Write the note of a sandbox that is not there any more."""
+    note = folder / "running" / "left.json"
+    note.parent.mkdir(exist_ok=True)
+    content = {"system": this_system(), "directory": str(folder / "none"), "processes": []}
+    note.write_text(json.dumps(content | changes))
+    return note
+
+
 def test_another_process_with_the_same_id_is_left_alone(family, pids, tmp_path):
     """Ids are used again: the time of the start tells processes apart."""
-    note = tmp_path / "running" / "left.json"
-    note.parent.mkdir()
-    note.write_text(f'{{"directory": "{tmp_path}/none", "processes": [[{pids[0]}, "1"]]}}')
+    note = left_note(tmp_path, processes=[[pids[0], "1"]])
     clean_up(tmp_path, pytest.fail)
     assert not gone(pids)
+    assert not note.exists()
+
+
+def test_what_another_machine_or_container_left_is_not_touched(family, pids, tmp_path):
+    """Its process ids mean nothing here, and its folder may be in use there."""
+    started = process_table()[pids[0]].started
+    directory = tmp_path / "left"
+    directory.mkdir()
+    note = left_note(
+        tmp_path,
+        system="another",
+        directory=str(directory),
+        processes=[[pids[0], started]],
+    )
+    clean_up(tmp_path, pytest.fail)
+    assert not gone(pids)
+    assert directory.exists()
+    assert note.exists()

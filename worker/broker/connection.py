@@ -164,13 +164,19 @@ async def connect(
     try:
         async with asyncio.timeout(within):
             await connection.connect()
-    except aiormq.exceptions.AuthenticationError as error:
+    except (
+        aiormq.exceptions.AuthenticationError,
+        aiormq.exceptions.ProbableAuthenticationError,
+    ) as error:
         raise Misconfigured(f"RabbitMQ at {place(url)} refused the user or password") from error
     except BROKER_ERRORS as error:
         if factory.writer is not None:
             factory.writer.transport.abort()
-        if "vhost" in str(error) and "not found" in str(error):
-            raise Misconfigured(f"RabbitMQ at {place(url)} has no such virtual host") from error
+        if "OpenOk" in str(error) and "Close" in str(error):
+            # aiormq keeps the broker's own words to itself: it wanted open-ok and got close.
+            raise Misconfigured(
+                f"RabbitMQ at {place(url)} has no such virtual host, or this user may not use it"
+            ) from error
         raise Unavailable(
             f"RabbitMQ at {place(url)} cannot be reached: {error or type(error).__name__}"
         ) from error

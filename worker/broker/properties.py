@@ -12,6 +12,7 @@ from typing import Any
 from pamqp import decode as amqp_decode
 from pamqp import encode as amqp_encode
 
+from contracts.limits import MAX_NESTING
 from worker.message import Properties
 
 _PERSISTENT = b"\x02"
@@ -143,13 +144,18 @@ def _explain(error: Exception) -> str:
             return f"{error} ({type(error).__name__})"[:200]
 
 
-def plain(value: Any) -> Any:
-    """An AMQP field value as plain JSON: bytes as text or hexadecimal, times as RFC 3339, decimals as text."""
+def plain(value: Any, depth: int = 0) -> Any:
+    """An AMQP field value as plain JSON: bytes as text or hexadecimal, times as RFC 3339, decimals as text.
+
+    Raises RecursionError for what is nested more than JSON may be.
+    """
+    if depth > MAX_NESTING:
+        raise RecursionError
     match value:
         case dict():
-            return {str(key): plain(item) for key, item in value.items()}
+            return {str(key): plain(item, depth + 1) for key, item in value.items()}
         case list():
-            return [plain(item) for item in value]
+            return [plain(item, depth + 1) for item in value]
         case bytes() | bytearray():
             return _text(bytes(value))
         case datetime():

@@ -17,7 +17,7 @@ def register(app: typer.Typer) -> None:
 def demo(
     seconds: Annotated[
         float, typer.Option(min=0.5, max=3600, help="How long simulated agents publish.")
-    ] = 6,
+    ] = 5,
     agents: Annotated[int, typer.Option(min=1, max=100, help="How many agents publish.")] = 5,
     workers: Annotated[int, typer.Option(min=1, max=32, help="How many workers are started.")] = 2,
     quick: Annotated[

@@ -6,7 +6,9 @@ only if the tables, the dead letters, the answers and the confirmations agree wi
 
 import asyncio
 import contextlib
+import logging
 import re
+import signal
 import tempfile
 import time
 from collections.abc import AsyncIterator, Callable
@@ -38,7 +40,7 @@ _SETTLE_SECONDS = 20
 class Options:
     """What can be chosen."""
 
-    seconds: float = 6
+    seconds: float = 5
     agents: int = 5
     workers: int = 2
     keep: bool = False
@@ -51,6 +53,8 @@ def demonstrate(options: Options, screen: Screen) -> bool:
     Raises SandboxError where no broker or database can be had, Misconfigured for a file that holds no recorded runs,
     Unavailable where a worker does not start.
     """
+    for name in ("contracts.client", "aio_pika", "aiormq"):  # their troubles are told by the ledger
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     runs = recorded.read(options.recorded) if options.recorded else []
     amount = Amount(options.agents, options.seconds, tuple(recorded.events(runs)))
     screen.introduce()
@@ -63,10 +67,7 @@ def demonstrate(options: Options, screen: Screen) -> bool:
             sandbox = open_services.enter_context(Sandbox(say=screen.say))
             upgrade(sandbox.database_url)
         demo = _Demo(options, screen, sandbox, amount, Path(folder))
-        try:
-            return asyncio.run(demo.run())
-        except* (WorkerError, PublishingError) as group:
-            raise Unavailable(_first(group)) from group
+        return _run(demo)
 
 
 class _Demo:
@@ -93,7 +94,7 @@ class _Demo:
 
     async def run(self) -> bool:
         """Set up, start workers, let messages flow, look whether all is well."""
-        async with self._connected() as connection:
+        async with _cancelled_by_sigterm(), self._connected() as connection:
             try:
                 await topology.apply(connection, topology.topology(families().values()))
                 self._screen.say("tables, exchanges and queues are made")
@@ -173,6 +174,20 @@ class _Demo:
             await asyncio.Event().wait()
 
 
+@contextlib.asynccontextmanager
+async def _cancelled_by_sigterm() -> AsyncIterator[None]:
+    """End as Ctrl-C does, with everything tidied up."""
+    loop, task = asyncio.get_running_loop(), asyncio.current_task()
+    assert task is not None  # noqa: S101 (we are in one)
+    before = signal.getsignal(signal.SIGTERM)
+    loop.add_signal_handler(signal.SIGTERM, task.cancel)
+    try:
+        yield
+    finally:
+        loop.remove_signal_handler(signal.SIGTERM)
+        signal.signal(signal.SIGTERM, before)
+
+
 async def _listen(connection: BrokerConnection, take: Callable[[bytes], None]) -> None:
     """Hear every confirmation from now on, as long as the connection lasts."""
     channel = await connection.channel()
@@ -190,9 +205,21 @@ def _shown(url: str, *, ours: bool) -> str:
     return url if ours else re.sub(r"(://[^:/@]*:)[^@/]*@", r"\1***@", url)
 
 
-def _first(group: BaseExceptionGroup[Any]) -> str:
-    """What the first error of a group says."""
-    error: BaseException = group
+def _run(demo: _Demo) -> bool:
+    """Run it, with one plain exception for whatever ends it."""
+    try:
+        return asyncio.run(demo.run())
+    except asyncio.CancelledError:  # SIGTERM
+        raise KeyboardInterrupt from None
+    except (PublishingError, BaseExceptionGroup) as error:
+        first = _first(error)
+        if isinstance(first, (WorkerError, PublishingError)):
+            raise Unavailable(str(first)) from error
+        raise
+
+
+def _first(error: BaseException) -> BaseException:
+    """The first error of a group of groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    return str(error)
+    return error

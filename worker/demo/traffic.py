@@ -101,7 +101,7 @@ class Traffic:
             await self._ledger.publish_all(publisher, again)
 
     def _publisher(self, source: str) -> Publisher:
-        return Publisher(self._url, source=source, batch=True)
+        return Publisher(self._url, source=source, batch=True, close_timeout=1)
 
     async def _make_mistakes(self, connection: BrokerConnection) -> None:
         """Publish bad messages, once there is something stored that they can contradict."""

@@ -105,10 +105,15 @@ def judge_publishing(answer: Answer | None) -> Finding:
 
 
 async def _probe(connection: BrokerConnection) -> Answer | None:
-    """Publish to a queue that is not there: the broker drops it, or says that publishing is blocked by saying nothing."""
+    """Publish, twice, to a queue that is not there: dropped at once, or, under an alarm, not answered.
+
+    Under an alarm the broker still takes the first publish of a connection and reads no further.
+    """
+    nowhere = f"doctor-{uuid4()}"
     try:
         async with asyncio.timeout(_ANSWER_SECONDS):
             publisher = await ConfirmedPublisher.open(connection)
-            return await publisher.publish("", f"doctor-{uuid4()}", b"")
+            await publisher.publish("", nowhere, b"")
+            return await publisher.publish("", nowhere, b"")
     except TimeoutError:
         return None

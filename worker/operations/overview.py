@@ -200,7 +200,7 @@ async def _size(connection: AsyncConnection, table: str, kind: Kind) -> TableSiz
         await connection.execute(
             sa.text(
                 "SELECT sum(pg_total_relation_size(c.oid)),"
-                " sum(greatest(c.reltuples, coalesce(pg_stat_get_live_tuples(c.oid), 0)))"
+                " sum(CASE WHEN c.reltuples > 0 THEN c.reltuples ELSE pg_stat_get_live_tuples(c.oid) END)"
                 " FROM pg_class c WHERE c.oid = CAST(:table AS regclass)"
                 " OR c.oid IN (SELECT relid FROM pg_partition_tree(CAST(:table AS regclass)))"
             ),

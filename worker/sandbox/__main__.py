@@ -18,6 +18,10 @@ def main(arguments: list[str] | None = None) -> int:
         prog="python -m worker.sandbox",
         description="Start a PostgreSQL and a RabbitMQ of their own, print how to connect to them, "
         "and stop and remove them at Ctrl-C.",
+        epilog="Environment: WORKER_SANDBOX_POSTGRES and WORKER_SANDBOX_RABBITMQ stand for the "
+        "options. With url, DATABASE_URL and AMQP_URL are used, inside a database and a virtual "
+        "host made for it; WORKER_SANDBOX_RABBITMQ_MANAGEMENT is the URL of that broker's "
+        "management API. WORKER_SANDBOX_CACHE is where unpacked packages are kept.",
     )
     parser.add_argument("--postgres", metavar="KIND", help=CHOICE)
     parser.add_argument("--rabbitmq", metavar="KIND", help="the same, without wheel")

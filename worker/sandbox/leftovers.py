@@ -1,7 +1,8 @@
 """What a sandbox that was killed left behind, and how the next one cleans it up.
 
 Owns the notes under the cache folder: while a sandbox runs, its note names its folder and its
-processes and is locked. A note that is not locked belongs to a sandbox that was killed.
+processes and is locked. A note that is not locked belongs to a sandbox that was killed; one of
+another machine or container is left to the sandboxes there.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ import contextlib
 import fcntl
 import json
 import os
+import platform
 import shutil
 import signal
 import threading
@@ -25,10 +27,24 @@ if TYPE_CHECKING:
 
 
 class Note(TypedDict):
-    """What a sandbox writes down: its folder, and the id and start of each of its processes."""
+    """What a sandbox writes down: its folder, and the id and start of each of its processes.
 
+    `system` is where these ids mean anything. A home folder can be shared by machines and
+    containers that do not see each other's processes.
+    """
+
+    system: str
     directory: str
     processes: list[tuple[int, str]]
+
+
+def this_system() -> str:
+    """Return what tells this machine, since its start, and this container from all others."""
+    parts = [platform.node()]
+    with contextlib.suppress(OSError):  # not on Linux
+        parts.append(Path("/proc/sys/kernel/random/boot_id").read_text().strip())
+        parts.append(str(Path("/proc/self/ns/pid").readlink()))
+    return " ".join(parts)
 
 
 class Record:
@@ -36,8 +52,7 @@ class Record:
 
     def __init__(self, file: IO[str], directory: Path) -> None:
         self._file = file
-        self._directory = directory
-        self._processes: list[tuple[int, str]] = []
+        self._note = Note(system=this_system(), directory=str(directory), processes=[])
         self._lock = threading.Lock()
 
     @classmethod
@@ -63,13 +78,13 @@ class Record:
         status = process_table().get(pid)
         with self._lock:
             if status is not None:
-                self._processes.append((pid, status.started))
+                self._note["processes"].append((pid, status.started))
             self._write()
 
     def _write(self) -> None:
+        # It only grows, so writing over it in one piece never leaves half a note.
         self._file.seek(0)
-        self._file.truncate()
-        json.dump({"directory": str(self._directory), "processes": self._processes}, self._file)
+        self._file.write(json.dumps(self._note))
         self._file.flush()
 
 
@@ -79,8 +94,10 @@ def clean_up(cache: Path, say: Say) -> None:
         with contextlib.suppress(OSError), path.open() as file:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)  # fails while its sandbox runs
             with contextlib.suppress(ValueError, KeyError):
-                _remove(json.load(file), say)
-            path.unlink(missing_ok=True)
+                note: Note = json.load(file)
+                if note["system"] == this_system():
+                    _remove(note, say)
+                    path.unlink(missing_ok=True)
 
 
 def _remove(note: Note, say: Say) -> None:

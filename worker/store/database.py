@@ -50,7 +50,7 @@ def meaning(sqlstate: str, text: str) -> WorkerError:
 
 
 def translate(error: BaseException) -> WorkerError:
-    """Any exception of a driver call, as one of the worker's own."""
+    """An exception of a driver call as one of the worker's own; anything else is raised again."""
     if isinstance(error, WorkerError):
         return error
     if isinstance(error, DBAPIError) and error.orig is not None:
@@ -63,7 +63,7 @@ def translate(error: BaseException) -> WorkerError:
         return meaning(error.sqlstate or "XX000", _sentence(error))
     if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError, SQLAlchemyError)):
         return Unavailable(f"PostgreSQL: {error or type(error).__name__}")
-    return Unavailable(f"PostgreSQL: {error!r}")
+    raise error  # a fault of our own: it ends the process, and a message that brings it about is found as a suspect
 
 
 def _sentence(error: asyncpg.PostgresError) -> str:

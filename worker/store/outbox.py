@@ -47,7 +47,7 @@ def payload(outcomes: Sequence[Settled], reply_allowed: "ReplyRule") -> dict[str
             if reply is None:
                 reply = replies[key] = {
                     "reply_to": delivery.properties.reply_to,
-                    "correlation_id": delivery.properties.correlation_id or item["id"],
+                    "correlation_id": delivery.properties.correlation_id or _short(item["id"]),
                     "family": family,
                     "outcome": name,
                     "tenant": tenant,
@@ -61,6 +61,11 @@ def payload(outcomes: Sequence[Settled], reply_allowed: "ReplyRule") -> dict[str
         ],
         "replies": list(replies.values()),
     }
+
+
+def _short(text: str | None) -> str | None:
+    """What fits AMQP's short strings; an id that a publisher made up may not."""
+    return text if text is not None and len(text.encode()) <= 255 else None  # noqa: PLR2004 (AMQP's limit)
 
 
 class ReplyRule:

@@ -95,7 +95,10 @@ def _gaps(declared: Fact | Entity, types: Mapping[str, type[EventData]]) -> list
     if isinstance(declared, Fact):
         contract = types.get(declared.event)
         known = set(contract.model_fields) if contract else set()
-        return [
+        key = contract.key_fields if contract else ()
+        keys = [f"{declared.event} names the key {key}, {name} has {declared.key}"]
+        fits = key == declared.key or (not key and len(declared.key) == 1)
+        return ([] if fits else keys) + [
             f"{name}.{column.name} has no source in {declared.event}"
             for column in declared.columns
             if column.name not in known | FACT_COLUMNS | set(declared.event_time)

@@ -3,6 +3,7 @@
 Promises that an attempt which ends in any way is forgotten, and that one which ends the process is counted.
 """
 
+from collections.abc import Sequence
 from hashlib import blake2b
 
 from worker.message import Delivery
@@ -21,9 +22,14 @@ def digest(delivery: Delivery) -> bytes:
     return state.digest()
 
 
-async def begin(database: Database, delivery: Delivery) -> int:
-    """Record that an attempt begins; returns how many have begun without an end, this one counted."""
+async def begin(database: Database, delivery: Delivery, ended: Sequence[bytes] = ()) -> int:
+    """Record that an attempt begins; returns how many have begun without an end, this one counted.
+
+    `ended`: digests of attempts whose end could not be recorded when it came.
+    """
     async with database.transaction() as connection:
+        if ended:
+            await connection.execute("DELETE FROM suspects WHERE digest = ANY($1)", list(ended))
         attempts: int = await connection.fetchval(
             "INSERT INTO suspects AS s (digest, family, attempts) VALUES ($1, $2, 1) "
             "ON CONFLICT (digest) DO UPDATE SET attempts = s.attempts + 1, started_at = now() "
@@ -34,7 +40,8 @@ async def begin(database: Database, delivery: Delivery) -> int:
     return attempts
 
 
-async def end(database: Database, delivery: Delivery) -> None:
+async def end(database: Database, delivery: Delivery) -> bool:
     """Forget the attempts: this one ended, however it did."""
     async with database.transaction() as connection:
         await connection.execute("DELETE FROM suspects WHERE digest = $1", digest(delivery))
+    return True
