@@ -67,7 +67,7 @@ def error_details(error: ValidationError, prefix: tuple[str | int, ...] = ()) ->
     room = MAX_ERRORS_BYTES
     errors = error.errors(include_url=False, include_context=False, include_input=False)
     for item in errors[:MAX_ERRORS]:
-        loc = tuple(p[:_MAX_PART] if isinstance(p, str) else p for p in (*prefix, *item["loc"]))
+        loc = tuple(_part(part) for part in (*prefix, *item["loc"]))
         detail = ErrorDetail(loc=loc, msg=item["msg"][:500], type=item["type"])
         room -= len(detail.model_dump_json().encode())
         if room < 0:
@@ -77,6 +77,11 @@ def error_details(error: ValidationError, prefix: tuple[str | int, ...] = ()) ->
         kept = f"{len(errors)} errors in all, {len(details)} of them kept"
         details.append(_error("more_errors", kept))
     return details
+
+
+def _part(part: str | int) -> str | int:
+    """A step of the way; names of members are the publisher's, of any length and with any character."""
+    return part if isinstance(part, int) else part[:_MAX_PART].replace("\0", "\u2400")
 
 
 def _contract_errors(raw: dict[str, Any]) -> list[ErrorDetail]:

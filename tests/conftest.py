@@ -7,6 +7,7 @@ import sys
 from collections.abc import AsyncIterator, Iterator
 
 import pytest
+from hypothesis import settings as hypothesis_settings
 from support.broker import clean_topology
 from support.workers import Running, running_worker
 
@@ -14,6 +15,11 @@ from worker.sandbox import Postgres, RabbitMQ, Sandbox
 from worker.settings import Settings
 
 _numbers = itertools.count()
+
+# A person waits for `make unit`, CI does not: there hypothesis tries its full hundred examples a property.
+hypothesis_settings.register_profile("quick", max_examples=20, deadline=None)
+hypothesis_settings.register_profile("thorough", max_examples=100, deadline=None)
+hypothesis_settings.load_profile("thorough" if os.environ.get("CI") else "quick")
 
 
 @pytest.fixture(scope="session")

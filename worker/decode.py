@@ -12,10 +12,11 @@ from uuid import UUID
 import orjson
 from pydantic import TypeAdapter, ValidationError
 
+from contracts.checking import error_details
 from contracts.confirmation import Reason
 from contracts.envelope import Envelope, EventData
 from contracts.fields import Tenant
-from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES, MAX_ERRORS, MAX_ERRORS_BYTES
+from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 from contracts.registry import ContractFamily
 from worker import telemetry
 from worker.body import dump, find_unfit, parse, replace_nul
@@ -147,7 +148,7 @@ def _reject_event(
 ) -> Rejected:
     """A rejection of one event, with as much of its identity as can be read."""
     if isinstance(errors, ValidationError):
-        details = error_details(errors, prefix)
+        details = [detail.model_dump(mode="json") for detail in error_details(errors, prefix)]
     else:
         details = [
             {"loc": [place] if place else [], "msg": msg, "type": reason} for place, msg in errors
@@ -166,33 +167,6 @@ def identify(rejected: Rejected, raw: Any) -> None:
         rejected.type = _string(raw.get("type"))
         rejected.source = _string(raw.get("source"))
         rejected.tenant = _tenant(raw.get("tenantid", "default"))
-
-
-def error_details(error: ValidationError, prefix: tuple[str, ...] = ()) -> list[dict[str, Any]]:
-    """Pydantic's errors as {loc, msg, type}: at most 100 of them and 16 KiB, and how many there were."""
-    details: list[dict[str, Any]] = []
-    room = MAX_ERRORS_BYTES
-    for item in error.errors(include_url=False, include_context=False, include_input=False)[
-        :MAX_ERRORS
-    ]:
-        detail = {
-            "loc": [_short(part) for part in (*prefix, *item["loc"])],
-            "msg": item["msg"][:500],
-            "type": item["type"],
-        }
-        room -= len(orjson.dumps(detail))
-        if room < 0:
-            break
-        details.append(detail)
-    if len(details) < error.error_count():
-        msg = f"{error.error_count()} errors in all, {len(details)} of them kept"
-        details.append({"loc": [], "msg": msg, "type": "more_errors"})
-    return details
-
-
-def _short(part: int | str) -> int | str:
-    """A place in the data; names of members are the publisher's, of any length and with any character."""
-    return part if isinstance(part, int) else part[:200].replace("\0", "\u2400")
 
 
 def _string(value: Any) -> str | None:

@@ -47,12 +47,10 @@ def letter_of(
             reason, text = "delivery_limit", "it was handed out more often than its queue allows"
         case _:
             reason, text = "dead_lettered", f"the broker dead-lettered it: {cause}"
-    keys = death.get("routing-keys")
-    original = replace(
-        delivery,
-        exchange=str(death.get("exchange", delivery.exchange)),
-        routing_key=str(keys[0]) if isinstance(keys, list) and keys else delivery.routing_key,
-    )
+    original = delivery
+    match death:
+        case {"exchange": str(exchange), "routing-keys": [str(routing_key), *_]}:
+            original = replace(delivery, exchange=exchange, routing_key=routing_key)
     return _rejected(original, reason, text)
 
 

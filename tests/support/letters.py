@@ -18,6 +18,10 @@ from worker.settings import Settings
 from worker.store.database import Database
 
 
+EVERY = Filters(state="all")
+UNRESOLVED = Filters()
+
+
 @asynccontextmanager
 async def opened(settings: Settings) -> AsyncIterator[Database]:
     database = Database(settings.database, name="letters")
@@ -36,7 +40,7 @@ async def broker(settings: Settings) -> AsyncIterator[BrokerConnection]:
         await connection.close()
 
 
-async def letters(settings: Settings, filters: Filters = Filters(state="all")) -> list[Letter]:
+async def letters(settings: Settings, filters: Filters = EVERY) -> list[Letter]:
     """Every letter that matches, oldest first."""
     async with opened(settings) as database:
         wanted = await search.chosen(database, filters)
@@ -49,7 +53,7 @@ async def letter(settings: Settings) -> Letter:
     return only
 
 
-async def replay(settings: Settings, filters: Filters = Filters(), **options: Any) -> Replayed:
+async def replay(settings: Settings, filters: Filters = UNRESOLVED, **options: Any) -> Replayed:
     """Replay the letters that match."""
     async with opened(settings) as database:
         wanted = await search.chosen(database, filters)
@@ -62,7 +66,7 @@ async def replay(settings: Settings, filters: Filters = Filters(), **options: An
 async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
     """What the condition gives, once that is something."""
     async with asyncio.timeout(seconds):
-        while not (found := await condition()):
+        while not (found := await condition()):  # noqa: ASYNC110 (other processes set no event)
             await asyncio.sleep(0.02)
     return found
 

@@ -8,18 +8,25 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.events import delivery, logged
 
+from contracts.checking import error_details
 from contracts.registry import families
 from worker.body import dump, find_unfit, parse, replace_nul
 from worker.content_encoding import Undecodable
-from worker.decode import Decoder, digest, error_details
+from worker.decode import Decoder, digest
 from worker.message import Message, Properties, Rejected
 
 DECODER = Decoder(families()["execution-log"])
 GOOD = logged(output_full={"a": [1, 2.5, None, "x"]}).to_json()
 
 json_values = st.recursive(
-    st.none() | st.booleans() | st.integers(-(2**63), 2**64 - 1) | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
-    lambda children: st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4),
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**64 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False)
+    | st.text(),
+    lambda children: (
+        st.lists(children, max_size=4) | st.dictionaries(st.text(), children, max_size=4)
+    ),
     max_leaves=20,
 )
 
@@ -62,14 +69,18 @@ def test_open_json_reaches_the_message_unaltered(value):
     assert item.data["output_full"] == replace_nul(orjson.loads(body)["data"]["output_full"])[0]
 
 
-@pytest.mark.parametrize("number", ["18446744073709551615", "-9223372036854775808", "9223372036854775807"])
+@pytest.mark.parametrize(
+    "number", ["18446744073709551615", "-9223372036854775808", "9223372036854775807"]
+)
 def test_integers_of_64_bits_are_exact(number):
     """The largest and smallest that 64 bits hold, signed or not."""
     value, _ = parse(f"[{number}]".encode())
     assert value == [int(number)]
 
 
-@pytest.mark.parametrize("text", [b"[1e308]", b"[-0.0]", b"[12345678901234567890.5]", b'["\\ud83d\\ude00"]'])
+@pytest.mark.parametrize(
+    "text", [b"[1e308]", b"[-0.0]", b"[12345678901234567890.5]", b'["\\ud83d\\ude00"]']
+)
 def test_numbers_and_escapes_at_the_edge_are_fine(text):
     """Large doubles, negative zero, long digits with a fraction, a surrogate pair."""
     value, _ = parse(text)
@@ -120,5 +131,14 @@ def test_errors_are_kept_up_to_a_hundred_and_their_number_is_told():
         Many(numbers=["x"] * 1000)
     details = error_details(caught.value)
     assert len(details) <= 101
-    assert "1000 errors in all" in details[-1]["msg"]
-    assert len(orjson.dumps(details)) < 17_000
+    assert "1000 errors in all" in details[-1].msg
+    assert sum(len(detail.model_dump_json()) for detail in details) < 17_000
+
+
+def test_values_are_counted_as_the_standard_counts_them(monkeypatch):
+    """An empty array is one value; at the limit a body passes, and one value more is too many."""
+    monkeypatch.setattr("worker.body.MAX_JSON_VALUES", 500)
+    padding = b" " * 500
+    parse(b"[" + b"[]," * 498 + b"[]]" + padding)
+    with pytest.raises(Undecodable):
+        parse(b"[" + b"[]," * 499 + b"[]]" + padding)

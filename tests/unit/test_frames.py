@@ -1,6 +1,7 @@
 """The tap of the byte stream: frames may be split and joined anywhere, and nothing that is ours gets past it."""
 
 import asyncio
+import itertools
 import struct
 
 import pytest
@@ -77,7 +78,7 @@ class Stream:
     def feed(self, data: bytes, cuts: list[int]) -> bytes:
         """Feed the bytes cut at these places; returns what was passed on, without the signs of life."""
         places = sorted({0, len(data), *(cut % (len(data) + 1) for cut in cuts)})
-        for start, end in zip(places, places[1:], strict=False):
+        for start, end in itertools.pairwise(places):
             self.tap.data_received(data[start:end])
         self.loop.close()
         return bytes(self.reader._buffer)

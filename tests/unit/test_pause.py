@@ -2,7 +2,7 @@
 
 import asyncio
 
-from support.events import delivery, logged, decoded
+from support.events import decoded, delivery, logged
 
 from worker.message import Accepted, Rejected
 from worker.pause import Pause
