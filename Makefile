@@ -6,6 +6,10 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
+WORKERS ?= 2
+# The installer keeps a cache below the home folder; where that cannot be (some CI containers), it goes without.
+UV_PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python \
+	$(shell [ -n "$$UV_CACHE_DIR" ] || [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] || echo --no-cache)
 
 .PHONY: help
 help: ## List these commands
@@ -16,8 +20,8 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@echo "==> Installing the pinned packages into $(VENV) (once)"
 	@$(PYTHON) -m venv $(VENV)
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --require-hashes -r requirements/dev.txt
-	@$(BIN)/uv pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable .
+	@$(UV_PIP) --require-hashes -r requirements/dev.txt
+	@$(UV_PIP) --no-deps --no-build-isolation --editable .
 	@touch $(STAMP)
 
 .PHONY: setup
@@ -49,6 +53,16 @@ check: $(STAMP) ## Lint, types, floors
 	@$(BIN)/ruff format --check .
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
+
+.PHONY: up
+up: ## Build the image and start PostgreSQL, RabbitMQ and workers with Docker Compose (WORKERS=2)
+	@sh deploy/make-env
+	@docker compose up --build --detach --scale worker=$(WORKERS)
+	@docker compose ps
+
+.PHONY: down
+down: ## Stop what `make up` started; the data stay
+	@docker compose down
 
 .PHONY: docs
 docs: $(STAMP) ## Generate docs/contracts.md from the contracts

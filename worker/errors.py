@@ -23,12 +23,14 @@ class Invalid(WorkerError):
 class Unavailable(WorkerError):
     """A service is away or overloaded: nothing is lost, the batch waits and is tried again.
 
-    `ambiguous` where a COMMIT was under way: its transaction may have been committed.
+    `ambiguous` where a COMMIT was under way: its transaction may have been committed. `sqlstate` is PostgreSQL's code,
+    where it was PostgreSQL that said so.
     """
 
-    def __init__(self, text: str, *, ambiguous: bool = False) -> None:
+    def __init__(self, text: str, *, ambiguous: bool = False, sqlstate: str = "") -> None:
         super().__init__(text)
         self.ambiguous = ambiguous
+        self.sqlstate = sqlstate
 
 
 class Misconfigured(WorkerError):

@@ -7,6 +7,7 @@ Promises that a secret in DATABASE_URL or AMQP_URL is never printed: both are sh
 import os
 import socket
 from functools import cached_property
+from pathlib import Path
 from typing import Annotated, Any, Self
 from urllib.parse import urlsplit
 
@@ -25,11 +26,11 @@ class Settings(BaseSettings):
 
     database_url: SecretStr = Field(
         validation_alias=AliasChoices("DATABASE_URL", "database_url"),
-        description="PostgreSQL: postgresql+asyncpg://user:password@host:5432/database (postgresql:// is accepted)",
+        description="PostgreSQL: postgresql+asyncpg://user:password@host:5432/database (postgresql:// is accepted); or DATABASE_URL_FILE names a file that holds it",
     )
     amqp_url: SecretStr = Field(
         validation_alias=AliasChoices("AMQP_URL", "amqp_url"),
-        description="RabbitMQ: amqp://user:password@host:5672/vhost, or amqps:// for TLS",
+        description="RabbitMQ: amqp://user:password@host:5672/vhost, or amqps:// for TLS; or AMQP_URL_FILE names a file that holds it",
     )
     name: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
@@ -112,8 +113,12 @@ class Settings(BaseSettings):
     @classmethod
     def load(cls, **given: Any) -> Self:
         """Settings from the environment; `given` overrides. Raises Misconfigured naming every wrong one."""
+        chosen = {key: value for key, value in given.items() if value is not None}
+        for name in SECRETS:
+            if name not in chosen and (secret := _secret_from_file(environment_name(name))):
+                chosen[name] = secret
         try:
-            return cls(**{key: value for key, value in given.items() if value is not None})
+            return cls(**chosen)
         except ValidationError as error:
             raise Misconfigured(_explain(error)) from None
 
@@ -141,6 +146,21 @@ class Settings(BaseSettings):
     def family_names(self) -> tuple[str, ...]:
         """The chosen families; empty for all."""
         return tuple(name.strip() for name in self.families.split(",") if name.strip())
+
+
+SECRETS = ("database_url", "amqp_url")
+"""Settings that may come from a file: DATABASE_URL_FILE and AMQP_URL_FILE, as container platforms mount secrets."""
+
+
+def _secret_from_file(name: str) -> str | None:
+    """The content of the file that NAME_FILE names, where NAME itself is not set."""
+    path = os.environ.get(f"{name}_FILE")
+    if not path or os.environ.get(name):
+        return None
+    try:
+        return Path(path).read_text().strip()
+    except OSError as error:
+        raise Misconfigured(f"{name}_FILE: {path} cannot be read ({error.strerror})") from error
 
 
 def place(url: str, default_port: int) -> str:

@@ -38,11 +38,11 @@ async def test_it_serves_health_and_metrics_and_sigterm_finishes_the_work(places
     environment = {**places, "WORKER_HTTP_PORT": str(port)}
     async with running_command("run", **environment) as run, client(places["AMQP_URL"]) as agent:
         await run.said('"event": "started"')
+        assert await _become(port, 200) == {"queues": "ok", "database": "ok"}
         assert (await _get(port, "/livez"))[0] == 200
         status, metrics = await _get(port, "/metrics")
         assert status == 200
         assert 'worker_messages_total{family="task-lifecycle",outcome="persisted"} 0.0' in metrics
-        assert await _become(port, 200) == {"queues": "ok", "database": "ok"}
 
         await queues.delete(places["AMQP_URL"], "worker.trajectory")
         checks = await _become(port, 503)
@@ -119,6 +119,8 @@ async def _get(port: int, path: str) -> tuple[int, str]:
         except urllib.error.HTTPError as error:
             with error:
                 return error.code, error.read().decode()
+        except urllib.error.URLError:
+            return 0, "nobody listens yet"
 
     return await asyncio.to_thread(get)
 

@@ -17,7 +17,6 @@ from worker.dead_letters.search import Filters
 from worker.settings import Settings
 from worker.store.database import Database
 
-
 EVERY = Filters(state="all")
 UNRESOLVED = Filters()
 

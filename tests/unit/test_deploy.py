@@ -2,6 +2,7 @@
 
 import http.server
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -12,6 +13,8 @@ from pathlib import Path
 import pytest
 from support.env_files import read_env
 
+from worker import telemetry
+
 DEPLOY = Path(__file__).parents[2] / "deploy"
 
 
@@ -21,7 +24,8 @@ def make_env(folder):
     for name in ("make-env", "example.env"):
         shutil.copy(DEPLOY / name, folder / "deploy" / name)
     script = folder / "deploy" / "make-env"
-    return subprocess.run(["sh", script], capture_output=True, text=True, check=True).stdout
+    done = subprocess.run(["sh", script], capture_output=True, text=True, check=True)
+    return done.stdout + done.stderr
 
 
 def test_make_env_makes_passwords_that_only_the_owner_can_read(tmp_path):
@@ -99,3 +103,18 @@ def test_the_health_check_fails_where_nobody_answers():
 def test_the_health_check_passes_where_health_is_turned_off():
     """WORKER_HTTP_PORT=0 is the operator's own choice."""
     assert check_health(0).returncode == 0
+
+
+def test_every_alert_reads_metrics_that_exist_and_says_what_to_do():
+    """A metric that was renamed would leave an alert that never fires."""
+    text = (DEPLOY / "prometheus-alerts.yml").read_text()
+    published = set()
+    for metric in telemetry.REGISTRY.collect():
+        published |= {metric.name, f"{metric.name}_total", f"{metric.name}_bucket"}
+    expressions = re.findall(r"expr: (.+)", text)
+    read = {name for one in expressions for name in re.findall(r"\bworker_\w+", one)}
+    assert read <= published
+    assert len(read) >= 8
+    alerts = len(re.findall(r"- alert: ", text))
+    assert len(expressions) == alerts
+    assert len(re.findall(r"summary: \".+\"\n +remedy: \".+\"", text)) == alerts

@@ -1,9 +1,15 @@
 """`worker demo`: see it work, with nothing but Python and this package."""
 
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, BinaryIO
 
 import typer
+
+from worker.cli.output import notes
+from worker.errors import Misconfigured, Unavailable
 
 QUICK_SECONDS = 2
 INTERRUPTED = 130
@@ -34,7 +40,7 @@ def demo(
         Path | None,
         typer.Option(
             metavar="FILE",
-            help="With --from: only write their events, one a line, for 'worker publish'.",
+            help="With --from: only write their events, one a line, for 'worker publish'; - is standard output.",
         ),
     ] = None,
     tenant: Annotated[
@@ -51,7 +57,6 @@ def demo(
     # Imported here, for no other command needs a sandbox.
     from worker.demo.run import Options, demonstrate  # noqa: PLC0415
     from worker.demo.show import Screen  # noqa: PLC0415
-    from worker.errors import Unavailable  # noqa: PLC0415
     from worker.sandbox import SandboxError  # noqa: PLC0415
 
     options = Options(QUICK_SECONDS if quick else seconds, agents, workers, keep, recorded)
@@ -72,9 +77,28 @@ def _write(recorded: Path | None, jsonl: Path, tenant: str) -> None:
 
     if recorded is None:
         raise typer.BadParameter("--jsonl needs --from FILE, the recorded runs")
-    number = 0
-    with jsonl.open("wb") as out:
-        for event in events(read(recorded), tenant=tenant):
+    found = list(events(read(recorded), tenant=tenant))
+    with _writing(jsonl) as out:
+        for event in found:
             out.write(event.to_json() + b"\n")
-            number += 1
-    typer.echo(f"{number} events written to {jsonl}", err=True)
+    notes.print(
+        f"{len(found):,} events are written to {'standard output' if _is_stdout(jsonl) else jsonl}"
+    )
+
+
+@contextmanager
+def _writing(file: Path) -> Iterator[BinaryIO]:
+    """The file, or standard output where it is called -."""
+    if _is_stdout(file):
+        yield sys.stdout.buffer
+        sys.stdout.buffer.flush()
+        return
+    try:
+        with file.open("wb") as out:
+            yield out
+    except OSError as error:
+        raise Misconfigured(f"{file} cannot be written: {error.strerror}") from None
+
+
+def _is_stdout(file: Path) -> bool:
+    return str(file) == "-"

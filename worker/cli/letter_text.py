@@ -2,11 +2,12 @@
 
 import re
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, Literal
 
+from rich.table import Table
 from rich.text import Text
 
-from worker.cli.output import console, print_table
+from worker.cli.output import NOTHING, console, print_table
 from worker.dead_letters import bodies
 from worker.dead_letters.letter import Letter, Summary
 from worker.dead_letters.search import Listing
@@ -14,6 +15,7 @@ from worker.dead_letters.search import Listing
 _CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u200e\u200f\u202a-\u202e\u2066-\u2069]")
 _ID_DIGITS = 13
 _ERROR_LENGTH = 160
+_WIDE = 140
 
 
 def printable(text: str) -> str:
@@ -23,21 +25,9 @@ def printable(text: str) -> str:
 
 def print_listing(listing: Listing, what: str) -> None:
     """A table of letters, and how many there are in all."""
-    print_table(
-        "Dead letters",
-        (
-            "id",
-            "first seen (UTC)",
-            "family",
-            "reason",
-            "type",
-            "first error",
-            "seen",
-            "replays",
-            "state",
-        ),
-        map(_row, listing.letters),
-    )
+    if listing.letters:
+        console.print(_table(listing.letters, wide=console.width >= _WIDE))
+        console.print()
     shown = len(listing.letters)
     all_of_them = (
         "" if shown == listing.total else f" ({shown:,} shown, the newest; --limit shows more)"
@@ -45,23 +35,47 @@ def print_listing(listing: Listing, what: str) -> None:
     console.print(f"{listing.total:,} {what}{all_of_them}")
 
 
-def _row(letter: Summary) -> tuple[Any, ...]:
+def _table(letters: Iterable[Summary], *, wide: bool) -> Table:
+    """One line a letter where there is room, else two."""
+    table = Table(box=None, pad_edge=False, header_style="dim")
+    middle = ("family", "reason", "type", "first error") if wide else ("family, reason", "error")
+    for name in (
+        "id",
+        "first seen (UTC)" if wide else "first seen",
+        *middle,
+        "seen",
+        "replays",
+        "state",
+    ):
+        error = name in ("error", "first error")
+        justify: Literal["left", "right"] = "right" if name in ("seen", "replays") else "left"
+        table.add_column(name, justify=justify, no_wrap=not error, overflow="fold")
+    for letter in letters:
+        event_type = printable(letter.type) if letter.type else NOTHING
+        error_text = _first_error(letter)
+        when = letter.first_seen_at.strftime("%Y-%m-%d %H:%M:%S" if wide else "%m-%d %H:%M")
+        cells = [letter.family, letter.reason, event_type, error_text]
+        if not wide:
+            cells = [f"{letter.family}\n{letter.reason}", f"{event_type}\n{error_text}"]
+        counts = (
+            f"{letter.seen:,}",
+            f"{letter.replays:,}",
+            "open, edited" if _is_edited(letter) else letter.state,
+        )
+        table.add_row(*map(Text, (str(letter.id)[:_ID_DIGITS], when, *cells, *counts)))
+    return table
+
+
+def _is_edited(letter: Summary) -> bool:
+    """Whether a replay would publish an edited body."""
+    return letter.edited and letter.state == "open"
+
+
+def _first_error(letter: Summary) -> str:
     error = printable(letter.error)
     if len(error) > _ERROR_LENGTH:
         error = error[: _ERROR_LENGTH - 1] + "…"
-    if letter.errors > 1:
-        error += f" (and {letter.errors - 1} more)"
-    return (
-        str(letter.id)[:_ID_DIGITS],
-        letter.first_seen_at.strftime("%Y-%m-%d %H:%M:%S"),
-        letter.family,
-        letter.reason,
-        printable(letter.type) if letter.type else None,
-        error,
-        letter.seen,
-        letter.replays,
-        letter.state + (" (edited)" if letter.edited and letter.state == "open" else ""),
-    )
+    return f"{error} (and {letter.errors - 1} more)" if letter.errors > 1 else error
 
 
 def print_letter(letter: Letter, max_bytes: int) -> None:

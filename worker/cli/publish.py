@@ -13,7 +13,7 @@ import typer
 from contracts.limits import MAX_BATCH_EVENTS
 from worker.cli import output, session
 from worker.cli.letter_text import printable
-from worker.cli.output import notes, print_table
+from worker.cli.output import console, notes, print_table
 from worker.cli.progress import progress
 from worker.errors import Misconfigured, Unavailable
 from worker.publishing import Published, Publishing, lines_of
@@ -146,6 +146,7 @@ def _print(done: Published, seconds: float, *, wait: bool) -> None:
         rows += [(f"  {name}", n) for name, n in sorted(done.reasons.items())]
         rows.append(("without an answer", done.unanswered))
     rate = done.accepted / seconds if seconds else 0
-    print_table(f"{done.lines:,} lines in {seconds:.1f} s ({rate:,.0f} events/s)", ("", ""), rows)
+    console.print(f"{done.lines:,} lines in {seconds:.1f} s ({rate:,.0f} events a second)\n")
+    print_table("Events", ("", ""), rows)
     if not done.complete:
         notes.print("The rest of the file was not published: no worker answers. Is one running?")

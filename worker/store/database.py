@@ -42,7 +42,7 @@ def meaning(sqlstate: str, text: str) -> WorkerError:
         if sqlstate[:length] in _INVALID:
             return Invalid(text, sqlstate)
         if sqlstate[:length] in _UNAVAILABLE:
-            return Unavailable(f"PostgreSQL: {text} ({sqlstate})")
+            return Unavailable(f"PostgreSQL: {text} ({sqlstate})", sqlstate=sqlstate)
     return Misconfigured(
         f"PostgreSQL refused a statement for a reason that is no message's fault: {text} ({sqlstate}). "
         "Are all migrations applied (alembic upgrade head), and may this role write?"
@@ -142,7 +142,11 @@ class Database:
             await asyncio.shield(checked_out.close())
 
     async def check(self) -> str:
-        """The server's version, once it has answered. Raises Unavailable, naming the place, where it does not."""
+        """The server's version, once it has answered; for use at start.
+
+        Raises Unavailable, naming the place, where it does not; Misconfigured where it refuses the user, the password or
+        the database. (Later the same refusal is Unavailable: credentials are being changed, the database restored.)
+        """
         try:
             async with self.connection() as connection:
                 version = await connection.exec_driver_sql("SHOW server_version")
@@ -150,6 +154,8 @@ class Database:
         except Unavailable as error:
             url = self.engine.url
             place = f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
+            if error.sqlstate[:2] in ("28", "3D"):
+                raise Misconfigured(f"the database at {place} refused: {error}") from error
             raise Unavailable(f"the database at {place} does not answer: {error}") from error
 
     async def close(self) -> None:
