@@ -33,7 +33,7 @@ def test_run_help_lists_every_setting_with_its_meaning():
     told = command("run", "--help").out
     for name, field in Settings.model_fields.items():
         assert environment_name(name) in told
-        assert field.description in told
+        assert set(field.description.split()) <= set(told.split())
     assert "8388608 (8 MiB)" in told
 
 
@@ -93,13 +93,13 @@ def test_run_without_topology_says_which_command_to_run(places):
 
 
 @pytest.mark.parametrize("name", ["run", "status", "doctor"])
-@pytest.mark.parametrize(("which", "code"), [("DATABASE_URL", 3), ("AMQP_URL", 2)])
-def test_a_refused_password_is_never_shown(places, name, which, code):
-    """Neither in the sentence nor in the log. A database's password may be in rotation, so that is not a mistake, but 3."""
+@pytest.mark.parametrize("which", ["DATABASE_URL", "AMQP_URL"])
+def test_a_refused_password_is_never_shown(places, name, which):
+    """Neither in the sentence nor in the log; at start it is a mistake in the configuration."""
     login, at, place = places[which].rpartition("@")
     wrong = f"{login.rpartition(':')[0]}:geheim{at}{place}"
     done = command(name, **{**places, which: wrong, "WORKER_START_TIMEOUT": "0"})
-    assert done.code == {"run": code, "status": 3, "doctor": 2}[name]
+    assert done.code == {"run": 2, "status": 3, "doctor": 2}[name]
     assert "password" in done.out + done.err
     assert "geheim" not in done.out + done.err
 

@@ -176,7 +176,7 @@ def test_passwords_of_servers_that_are_not_ours_are_not_shown():
 
 def test_an_amount_tells_what_is_published():
     """As a person would say it."""
-    assert str(Amount(1, 2.5)) == "1 agent publish for 2.5 seconds"
+    assert str(Amount(1, 2.5)) == "1 agent publishes for 2.5 seconds"
     assert (
         str(Amount(3, 1, tuple(agent().work())[:2])) == "3 agents publish 2 events of recorded runs"
     )

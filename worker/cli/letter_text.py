@@ -75,7 +75,7 @@ def _first_error(letter: Summary) -> str:
     error = printable(letter.error)
     if len(error) > _ERROR_LENGTH:
         error = error[: _ERROR_LENGTH - 1] + "…"
-    return f"{error} (and {letter.errors - 1} more)" if letter.errors > 1 else error
+    return f"{error} (and {letter.error_count - 1} more)" if letter.error_count > 1 else error
 
 
 def print_letter(letter: Letter, max_bytes: int) -> None:

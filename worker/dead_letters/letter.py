@@ -31,7 +31,7 @@ class Summary:
     type: str | None
     reason: str
     error: str
-    errors: int
+    error_count: int
     source: str | None
     tenant_id: str | None
     exchange: str

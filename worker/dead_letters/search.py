@@ -27,7 +27,7 @@ _FEWEST_DIGITS = 4
 
 _SUMMARY = """
 SELECT id, first_seen_at, last_seen_at, family, type, reason, errors[0]::text AS error,
-    CASE WHEN jsonb_typeof(errors) = 'array' THEN jsonb_array_length(errors) ELSE 0 END AS errors, source, tenant_id, exchange, routing_key,
+    CASE WHEN jsonb_typeof(errors) = 'array' THEN jsonb_array_length(errors) ELSE 0 END AS error_count, source, tenant_id, exchange, routing_key,
     octet_length(body) AS bytes, edited_body IS NOT NULL AS edited, seen, replays,
     coalesce(resolution, 'open') AS state
 FROM dead_letters"""

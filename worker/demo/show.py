@@ -11,6 +11,7 @@ from pathlib import Path
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
@@ -43,8 +44,8 @@ class Screen:
 
     def introduce(self) -> None:
         """What will be seen."""
-        self.plain(
-            "Agents publish what they do to RabbitMQ. Workers write it into PostgreSQL, each message exactly once,\n"
+        self.console.print(
+            "Agents publish what they do to RabbitMQ. Workers write it into PostgreSQL, each message exactly once, "
             "confirm it, and keep what is wrong as dead letters. One worker will be killed on the way.\n"
         )
 
@@ -54,11 +55,17 @@ class Screen:
 
     def say(self, text: str) -> None:
         """Something about the present step."""
-        self.console.print(Text(f"    {text}"), soft_wrap=True)
+        self._indented(Text(text))
 
     def plain(self, text: str = "") -> None:
         """A line to be copied as it is."""
         self.console.print(Text(text), soft_wrap=True)
+
+    def _indented(self, text: Text) -> None:
+        if self.console.is_terminal:
+            self.console.print(Padding(text, (0, 0, 0, 4), expand=False))
+        else:  # a line stays a line, for whoever searches in it
+            self.console.print(Text.assemble("    ", text), soft_wrap=True)
 
     @contextlib.contextmanager
     def busy(self) -> Iterator[None]:
@@ -110,9 +117,9 @@ class Screen:
         self.console.print()
         self.step("Is every message accounted for?")
         for check in findings.checks:
-            mark = ("    yes  ", "green") if check.holds else ("    NO   ", "bold red")
+            mark = ("yes  ", "green") if check.holds else ("NO   ", "bold red")
             found = "" if check.holds else f" ({check.found})"
-            self.console.print(Text.assemble(mark, check.text, found), soft_wrap=True)
+            self._indented(Text.assemble(mark, check.text, found))
         self.console.print()
         if findings.balanced:
             text = (
@@ -126,7 +133,7 @@ class Screen:
 
     def farewell(self) -> None:
         """What happens now, and what could happen instead."""
-        self.plain(
+        self.console.print(
             "\nBroker and database are thrown away now. 'worker demo --keep' leaves them running, to look around."
         )
 
@@ -211,7 +218,11 @@ def _outcomes(ledger: Ledger, hearing: Hearing, findings: Findings) -> Table:
     row("persisted", ledger.answers["persisted"], remark)
     row("duplicates", ledger.answers["duplicate"], "recognised: nothing was written")
     row("dead letters", findings.letters.total(), "kept whole, with the reason")
-    row("confirmations", sum(hearing.outcomes.values()), "heard by whoever listens to all of them")
+    row(
+        "confirmations",
+        sum(hearing.outcomes.values()),
+        "heard by one who listens to all of them, one or more a message",
+    )
     row(
         "messages a second", round(ledger.rate), "from an agent's publish to the answer, all in all"
     )

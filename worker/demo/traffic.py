@@ -31,10 +31,10 @@ class Amount:
     seed: int = 1
 
     def __str__(self) -> str:
-        who = f"{self.agents} agent{'s' if self.agents > 1 else ''}"
+        who = f"{self.agents} agents publish" if self.agents > 1 else "1 agent publishes"
         if self.events:
-            return f"{who} publish {len(self.events):,} events of recorded runs"
-        return f"{who} publish for {self.seconds:g} seconds"
+            return f"{who} {len(self.events):,} events of recorded runs"
+        return f"{who} for {self.seconds:g} seconds"
 
 
 class Traffic:
