@@ -92,7 +92,10 @@ def read_line(number: int, raw: bytes) -> Line:
         raise ValueError("no event: it has no type that can be a routing key")
     if isinstance(value, list):
         return Line(number, raw, name, events=len(value), batch=True, groupable=False)
-    return Line(number, raw, name, groupable=groupable, id=str(first.get("id")))
+    event_id = first.get("id")
+    return Line(
+        number, raw, name, groupable=groupable, id=event_id if isinstance(event_id, str) else None
+    )
 
 
 def _is_routing_key(name: Any) -> TypeGuard[str]:
@@ -106,7 +109,9 @@ def _is_routing_key(name: Any) -> TypeGuard[str]:
 def _parse_leniently(raw: bytes) -> Any:
     """What a worker will call undecodable, but can still be routed: NaN, 1e400, lone surrogates, any depth."""
     try:
-        return json.loads(raw)
+        return json.loads(
+            raw, parse_int=len, parse_float=len
+        )  # of any length: nobody needs the value
     except RecursionError:
         return {"type": _shallow_type(raw.decode())}
     except ValueError as error:
