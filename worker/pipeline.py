@@ -130,9 +130,7 @@ class Pipeline:
             committed = await self._persist(subscription, batch, refused)
         else:
             committed = await self._handle(subscription, batch)
-        if not await self._patiently(
-            subscription, lambda: suspects.end(self._database, suspect)
-        ):
+        if not await self._patiently(subscription, lambda: suspects.end(self._database, suspect)):
             # Both services are away: an attempt that ended so must never count against the message.
             self._ended.append(suspects.digest(suspect))
         return committed

@@ -115,7 +115,9 @@ async def test_a_made_up_family_needs_three_files_and_no_edit(tmp_path, settings
     (tmp_path / "alembic/versions/9001_greeting.py").write_text(MIGRATION.format(head=head))
 
     await run(tmp_path, settings, "-m", "alembic", "upgrade", "head")
-    assert "queue worker.greeting" in await run(tmp_path, settings, "-m", "worker", "topology", "apply")
+    assert "queue worker.greeting" in await run(
+        tmp_path, settings, "-m", "worker", "topology", "apply"
+    )
     event = {
         "specversion": "1.0",
         "id": "019a9f6e-2f0b-7c44-9d2b-0c8a6f1f5e21",
@@ -131,5 +133,7 @@ async def test_a_made_up_family_needs_three_files_and_no_edit(tmp_path, settings
     assert await rows(settings.database, "SELECT words FROM greetings") == [{"words": "hello"}]
     letters = await rows(settings.database, "SELECT family, reason FROM dead_letters")
     assert letters == [{"family": "greeting", "reason": "invalid"}]
-    schema = await run(tmp_path, settings, "-m", "worker", "contracts", "export", "--format", "asyncapi")
+    schema = await run(
+        tmp_path, settings, "-m", "worker", "contracts", "export", "--format", "asyncapi"
+    )
     assert "greeting.sent" in schema

@@ -25,9 +25,14 @@ def deliveries(*counts: int, size: int = 1) -> deque:
 
 
 @given(
-    st.lists(st.integers(0, 5), max_size=60), st.integers(1, 20), st.integers(1, 50), st.integers(1, 9)
+    st.lists(st.integers(0, 5), max_size=60),
+    st.integers(1, 20),
+    st.integers(1, 50),
+    st.integers(1, 9),
 )
-def test_every_delivery_is_in_one_batch_in_order_and_within_the_limits(counts, most, most_bytes, size):
+def test_every_delivery_is_in_one_batch_in_order_and_within_the_limits(
+    counts, most, most_bytes, size
+):
     """Nothing is skipped, split or held back; only a single delivery may exceed the bytes."""
     waiting = deliveries(*counts, size=size)
     expected = list(waiting)

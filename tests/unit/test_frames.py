@@ -85,7 +85,9 @@ class Stream:
 
 
 pieces = st.one_of(
-    st.tuples(st.just("delivery"), st.integers(1, 2**63), st.binary(max_size=300), st.integers(1, 100)),
+    st.tuples(
+        st.just("delivery"), st.integers(1, 2**63), st.binary(max_size=300), st.integers(1, 100)
+    ),
     st.tuples(st.just("confirm"), st.integers(1, 2**63), st.booleans(), st.booleans()),
     st.tuples(st.just("other"), st.binary(max_size=100)),
     st.tuples(st.just("foreign delivery"), st.integers(1, 2**63), st.binary(max_size=50)),
@@ -129,7 +131,10 @@ def test_a_body_over_the_budget_is_dropped_while_it_arrives():
     """The sink hears of the delivery, with no body, and the next one is whole again."""
     sink = Recorder(budget=10)
     Stream(sink).feed(delivery(1, b"x" * 5000) + delivery(2, b"small"), [100, 3000])
-    assert [(entry[0], entry[3]) for entry in sink.got] == [("delivered", None), ("delivered", b"small")]
+    assert [(entry[0], entry[3]) for entry in sink.got] == [
+        ("delivered", None),
+        ("delivered", b"small"),
+    ]
 
 
 def test_aiormq_is_shown_a_sign_of_life_while_only_our_frames_arrive(monkeypatch):

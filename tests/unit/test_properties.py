@@ -40,7 +40,13 @@ def test_a_header_that_is_cut_short_is_a_fault(raw):
     assert parse(raw[:13])[1] is not None
 
 
-@given(texts, texts, texts, st.none() | st.integers(1, 9), st.none() | st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**9) | st.booleans()))
+@given(
+    texts,
+    texts,
+    texts,
+    st.none() | st.integers(1, 9),
+    st.none() | st.dictionaries(st.sampled_from("abc"), st.integers(0, 10**9) | st.booleans()),
+)
 def test_what_a_client_sets_is_what_is_read(content_type, message_id, reply_to, priority, headers):
     """Against the encoder of the client library."""
     marshalled = commands.Basic.Properties(

@@ -98,16 +98,20 @@ def _gaps(declared: Fact | Entity, types: Mapping[str, type[EventData]]) -> list
         key = contract.key_fields if contract else ()
         keys = [f"{declared.event} names the key {key}, {name} has {declared.key}"]
         fits = key == declared.key or (not key and len(declared.key) == 1)
-        return ([] if fits else keys) + [
-            f"{name}.{column.name} has no source in {declared.event}"
-            for column in declared.columns
-            if column.name not in known | FACT_COLUMNS | set(declared.event_time)
-            and not (column.nullable or column.server_default is not None)
-        ] + [
-            f"{declared.event}.{field_name} has no column in {name}"
-            for field_name in known
-            if field_name not in declared.table.c
-        ]
+        return (
+            ([] if fits else keys)
+            + [
+                f"{name}.{column.name} has no source in {declared.event}"
+                for column in declared.columns
+                if column.name not in known | FACT_COLUMNS | set(declared.event_time)
+                and not (column.nullable or column.server_default is not None)
+            ]
+            + [
+                f"{declared.event}.{field_name} has no column in {name}"
+                for field_name in known
+                if field_name not in declared.table.c
+            ]
+        )
     filled = {*declared.created_columns, *declared.own_columns, declared.key, *ENTITY_COLUMNS}
     problems = [
         f"{name}.{column.name} has no source"
