@@ -14,9 +14,12 @@ from support.tables import count
 from support.workers import drain
 
 from worker.broker import topology
-from worker.broker.sender import Fate, Outgoing, Sender
+from worker.broker.outgoing import Fate, Outgoing
+from worker.broker.sender import Sender
 from worker.errors import Misconfigured, Unavailable
-from worker.publishing import Published, Publishing, lines_of
+from worker.publishing.lines import lines_of
+from worker.publishing.published import Published
+from worker.publishing.publishing import Publishing
 
 QUEUE = "worker.execution-log"
 

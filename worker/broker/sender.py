@@ -10,77 +10,17 @@ import asyncio
 import contextlib
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import Enum
 from types import TracebackType
 from typing import Self
 
-from worker.broker.connection import BROKER_ERRORS, BrokerConnection, connect
-from worker.broker.properties import parse
-from worker.broker.publisher import Answer, ConfirmedPublisher
+from worker.broker.connection import BrokerConnection, connect
+from worker.broker.outgoing import REPLIES, Fate, OnReply, Outgoing, SendingChannel
+from worker.broker.publisher import Answer
 from worker.errors import Misconfigured, Unavailable
 
-_REPLIES = "amq.rabbitmq.reply-to"
 _MOST_REFUSALS = 5
 _MOST_FRUITLESS_CONNECTIONS = 5
 _DRAIN_EVERY = 64
-
-
-class Fate(Enum):
-    """How a message ended: the broker has it, no queue took it, or it cannot be had by the broker at all."""
-
-    ACCEPTED = "accepted"
-    RETURNED = "returned"
-    REFUSED = "refused"
-
-
-@dataclass(slots=True, eq=False)
-class Outgoing:
-    """A message to send, and what became of it. `number` is its correlation id where answers are asked for."""
-
-    exchange: str
-    routing_key: str
-    body: bytes
-    content_type: str | None = None
-    content_encoding: str | None = None
-    headers: dict[str, str] | None = None
-    number: int = 0
-    fate: Fate | None = None
-    why: str = ""
-    accepted: bool = False
-    refusals: int = 0
-    channel: int = 0
-
-
-OnReply = Callable[[Outgoing, bytes], None]
-"""Takes a message and the body of a reply to it."""
-
-
-class _Channel(ConfirmedPublisher):
-    """A channel that hands on replies, and says when it ends."""
-
-    on_end: Callable[[], None] | None = None
-    on_reply: Callable[[int, bytes], None] | None = None
-
-    async def ask_for_replies(self) -> None:
-        """Consume the direct replies to what is published here: they come back on the same channel only."""
-        await self._channel.basic_consume(_REPLIES, _untapped, no_ack=True)
-
-    def fits(self, size: int) -> bool:  # noqa: ARG002 (a reply is at most 1 MiB)
-        """Replies are always taken."""
-        return True
-
-    def delivered(self, method: bytes, header: bytes, body: bytes | None) -> None:  # noqa: ARG002 (the sink's signature)
-        """Hand on a reply."""
-        properties, _ = parse(header)
-        number = properties.correlation_id or ""
-        if self.on_reply is not None and body is not None and number.isdecimal():
-            self.on_reply(int(number), body)
-
-    def _end(self) -> None:
-        super()._end()
-        if self.on_end is not None:
-            self.on_end()
 
 
 class Sender:
@@ -109,7 +49,7 @@ class Sender:
         self._window_bytes = window_bytes
         self._patience = patience
         self._connection: BrokerConnection | None = None
-        self._publisher: _Channel | None = None
+        self._publisher: SendingChannel | None = None
         self._channels = 0
         self._numbers = 0
         self._open: dict[int, Outgoing] = {}
@@ -172,7 +112,7 @@ class Sender:
     # --- one message ---
 
     @property
-    def _channel(self) -> _Channel:
+    def _channel(self) -> SendingChannel:
         assert self._publisher is not None  # noqa: S101 (in the block, there is one)
         return self._publisher
 
@@ -192,7 +132,7 @@ class Sender:
                 content_type=item.content_type,
                 content_encoding=item.content_encoding,
                 correlation_id=str(item.number) if asking else None,
-                reply_to=_REPLIES if asking else None,
+                reply_to=REPLIES if asking else None,
                 headers=item.headers,
                 mandatory=True,
             )
@@ -334,18 +274,10 @@ class Sender:
             raise
 
     async def _open_channel(self) -> None:
-        channel = await _Channel.open(self.connection)
+        channel = await SendingChannel.open(self.connection)
         channel.on_end = self._wake.set
         channel.on_reply = self._replied
         if self._on_reply is not None:
-            try:
-                await channel.ask_for_replies()
-            except BROKER_ERRORS as error:
-                raise Unavailable(f"RabbitMQ refused direct replies: {error}") from error
+            await channel.ask_for_replies()
         self._channels += 1
         self._publisher = channel
-
-
-async def _untapped(message: object) -> None:
-    """A reply that reached aiormq although its channel is tapped: never, or the tap is broken."""
-    raise RuntimeError(f"a reply went past the tap: {type(message).__name__}")

@@ -16,7 +16,9 @@ from worker.cli.letter_text import printable
 from worker.cli.output import console, notes, print_table
 from worker.cli.progress import progress
 from worker.errors import Misconfigured, Unavailable
-from worker.publishing import Published, Publishing, lines_of
+from worker.publishing.lines import lines_of
+from worker.publishing.published import Published
+from worker.publishing.publishing import Publishing
 from worker.settings import Settings
 
 _PROBLEMS_SHOWN = 20

@@ -15,8 +15,9 @@ from uuid import UUID
 
 from contracts.envelope import CONTENT_TYPE, CONTENT_TYPE_BATCH
 from worker.broker import topology
+from worker.broker.outgoing import Fate, Outgoing
 from worker.broker.pace import Pace
-from worker.broker.sender import Fate, Outgoing, Sender
+from worker.broker.sender import Sender
 from worker.dead_letters import bodies, search
 from worker.dead_letters.letter import Letter
 from worker.errors import Unavailable

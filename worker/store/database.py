@@ -63,6 +63,9 @@ def translate(error: BaseException) -> WorkerError:
         return meaning(error.sqlstate or "XX000", _sentence(error))
     if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError, SQLAlchemyError)):
         return Unavailable(f"PostgreSQL: {error or type(error).__name__}")
+    if isinstance(error, asyncpg.InternalClientError):
+        # The driver lost its place: the connection was cut in the middle of an answer.
+        return Unavailable(f"PostgreSQL: {error}")
     raise error  # a fault of our own: it ends the process, and a message that brings it about is found as a suspect
 
 
