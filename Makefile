@@ -8,7 +8,7 @@ STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
 # The installer keeps a cache below the home folder; where that cannot be (some CI containers), it goes without.
-UV_PIP := $(BIN)/uv pip install --quiet --python $(BIN)/python \
+UV_PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 	$(shell [ -n "$$UV_CACHE_DIR" ] || [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] || echo --no-cache)
 
 .PHONY: help
@@ -22,6 +22,7 @@ $(STAMP): requirements/dev.txt pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements/installer.txt
 	@$(UV_PIP) --require-hashes -r requirements/dev.txt
 	@$(UV_PIP) --no-deps --no-build-isolation --editable .
+	@$(BIN)/python -m compileall -q contracts worker
 	@touch $(STAMP)
 
 .PHONY: setup

@@ -66,21 +66,26 @@ def _options(
     del version
 
 
-def _register_all() -> None:
-    """Let every module of this package add its commands."""
+def register_commands(wanted: str | None = None) -> None:
+    """Let every module of this package add its commands; or only the one that is wanted, if there is such a module.
+
+    A worker that starts need not wait for what other commands import.
+    """
     names = [info.name for info in pkgutil.iter_modules(__path__)]
     place = {name: number for number, name in enumerate(_ORDER)}
+    if wanted in names:
+        names = [wanted]
     for name in sorted(names, key=lambda name: (place.get(name, len(place)), name)):
         register = getattr(importlib.import_module(f"{__name__}.{name}"), "register", None)
         if register is not None:
             register(app)
 
 
-_register_all()
-
-
 def main() -> None:
     """Run the command line and exit."""
+    first = next((argument for argument in sys.argv[1:] if not argument.startswith("-")), "")
+    if sys.argv[1:] != ["--version"]:
+        register_commands(first.replace("-", "_"))
     try:
         app(prog_name="worker")
     except Misconfigured as error:

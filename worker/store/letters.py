@@ -112,7 +112,9 @@ async def write_one_by_one(
                 item, errors=item.errors[:1], type=None, source=None,
                 delivery=replace(item.delivery, properties=Properties(), exchange="", routing_key=""),
             )  # fmt: skip
-            await write(connection, [bare], replayed)
+            letter = replayed.get(id(item.delivery))
+            again = {id(bare.delivery): letter} if letter else {}
+            await write(connection, [bare], again)
 
 
 async def resolve(connection: asyncpg.Connection, letters: dict[UUID, bytes]) -> None:

@@ -9,15 +9,17 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from functools import cache
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from alembic import command
-from alembic.config import Config
 from sqlalchemy.engine import URL, make_url
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 import worker
 from worker.store.operational import schema_versions
+
+if TYPE_CHECKING:
+    from alembic.config import Config
 
 _one_at_a_time = (
     threading.Lock()
@@ -45,8 +47,10 @@ def scripts() -> Path:
     raise FileNotFoundError("the migration scripts are neither in the package nor beside it")
 
 
-def config(url: str | URL | None = None) -> Config:
+def config(url: str | URL | None = None) -> "Config":
     """Alembic's configuration as code needs it, for the database of `url`."""
+    from alembic.config import Config  # noqa: PLC0415 (a third of a second that a worker need not wait)
+
     settings = Config()
     settings.set_main_option("script_location", str(scripts()).replace("%", "%%"))
     settings.set_main_option("path_separator", "os")
@@ -57,11 +61,15 @@ def config(url: str | URL | None = None) -> Config:
 
 def upgrade(url: str | URL, revision: str = "head") -> None:
     """Bring a database up to a revision. It blocks: from async code, call it with `asyncio.to_thread`."""
+    from alembic import command  # noqa: PLC0415 (as above)
+
     _run(lambda: command.upgrade(config(url), revision))
 
 
 def downgrade(url: str | URL, revision: str) -> None:
     """Take a database back to a revision, `base` for none; its data go with their tables."""
+    from alembic import command  # noqa: PLC0415 (as above)
+
     _run(lambda: command.downgrade(config(url), revision))
 
 
