@@ -114,15 +114,12 @@ class _Broker:
 
     async def open(self, on_reply: OnReply) -> Link:
         """Connect, and listen for replies."""
+        connection = aio_pika.Connection(
+            aio_pika.connection.make_url(self._url),
+            client_properties={"connection_name": self._name},
+        )
         try:
-            connection = await aio_pika.connect(
-                self._url,
-                timeout=_CONNECT_SECONDS,
-                client_properties={"connection_name": self._name},
-            )
-        except CONNECTION_EXCEPTIONS as error:
-            raise self._not_connected(error) from None
-        try:
+            await connection.connect(timeout=_CONNECT_SECONDS)
             return await self._prepare(connection, on_reply)
         except BaseException as error:
             await _close(connection)

@@ -69,6 +69,7 @@ def test_errors_become_exit_codes_and_one_sentence(monkeypatch, capsys, error, c
         raise error
 
     monkeypatch.setattr(cli, "app", fail)
+    monkeypatch.setattr(cli, "register_commands", lambda _: None)
     with pytest.raises(SystemExit) as ended:
         cli.main()
     assert ended.value.code == code

@@ -48,6 +48,17 @@ def test_make_env_never_overwrites(tmp_path):
     assert (tmp_path / ".env").read_text() == before
 
 
+def test_make_env_completes_a_copy_of_the_example(tmp_path):
+    """Only passwords that are empty are made; nobody else may read the file afterwards."""
+    env = tmp_path / ".env"
+    env.write_text("POSTGRES_PASSWORD=mine\nRABBITMQ_PASSWORD=\nAMQP_PORT=5672\n# X_PASSWORD=\n")
+    make_env(tmp_path)
+    made = read_env(env)
+    assert (made["POSTGRES_PASSWORD"], made["AMQP_PORT"]) == ("mine", "5672")
+    assert len(made["RABBITMQ_PASSWORD"]) == 48
+    assert stat.S_IMODE(env.stat().st_mode) == 0o600
+
+
 class _Livez(http.server.BaseHTTPRequestHandler):
     status = 200
 

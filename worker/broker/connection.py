@@ -161,9 +161,11 @@ async def connect(
     factory = _TapFactory()
     target = URL(url).update_query({"heartbeat": str(heartbeat), "name": name})
     connection = _TappedConnection(target, transport_factory=factory)
+    opened = False
     try:
         async with asyncio.timeout(within):
             await connection.connect()
+        opened = True
     except (
         aiormq.exceptions.AuthenticationError,
         aiormq.exceptions.ProbableAuthenticationError,
@@ -180,6 +182,9 @@ async def connect(
         raise Unavailable(
             f"RabbitMQ at {place(url)} cannot be reached: {error or type(error).__name__}"
         ) from error
+    finally:
+        if not opened:  # else aio-pika would close it when it is collected, in whatever loop runs then
+            await connection.close()
     return BrokerConnection(connection, factory)
 
 
