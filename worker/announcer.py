@@ -39,6 +39,7 @@ class Announcer:
 
     async def publish(self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]) -> None:
         """Publish all events and replies of these entries. Raises Unavailable unless the broker took all it has to."""
+        reached("before_publish")
         await self._publish_events(publisher, entries)
         together = [entry for entry in entries if entry.id not in self._careful]
         await self._publish_replies(publisher, together)

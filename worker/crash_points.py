@@ -8,7 +8,13 @@ import signal
 from typing import Literal, get_args
 
 CrashPoint = Literal[
-    "after_decode", "before_commit", "after_commit", "after_publish", "before_acknowledge", "none"
+    "after_decode",
+    "before_commit",
+    "after_commit",
+    "before_acknowledge",
+    "before_publish",
+    "after_publish",
+    "none",
 ]
 _armed: CrashPoint = "none"
 

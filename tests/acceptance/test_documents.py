@@ -10,6 +10,8 @@ import shutil
 import subprocess
 import sys
 import tomllib
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
@@ -17,6 +19,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aio_pika
 import asyncpg
 import pytest
+from pydantic import SecretStr
 from support.broker import client
 from support.commands import command
 from support.documents import (
@@ -34,6 +37,9 @@ from support.tables import count, rows
 from support.workers import drain, running_worker
 from typer.main import get_command
 
+from contracts.client import Publisher
+from contracts.identifiers import uuid7
+from contracts.task_lifecycle import TaskCreated
 from worker.cli import app
 from worker.health import application
 from worker.sandbox import SandboxError
@@ -106,7 +112,9 @@ def _prepare(words: list[str], request) -> None:
         places = request.getfixturevalue("places")
         assert command("dead-letters", "export", "--output", "letters.jsonl", **places).code == 0
     if "--queue" in words:
-        asyncio.run(_declare(request.getfixturevalue("amqp_url"), words[words.index("--queue") + 1]))
+        asyncio.run(
+            _declare(request.getfixturevalue("amqp_url"), words[words.index("--queue") + 1])
+        )
     if words[0] == "publish":
         lines = [created().to_json(), logged().to_json()]
         for name in (word for word in words if word.endswith(".jsonl")):
@@ -297,7 +305,9 @@ class Roles:
 async def roles(postgres, empty_database_url):
     """Made as operations.md says; the database is dropped before them."""
     made = Roles(empty_database_url)
-    [me] = await rows(empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user")
+    [me] = await rows(
+        empty_database_url, "SELECT rolsuper FROM pg_roles WHERE rolname = current_user"
+    )
     if not me["rolsuper"]:
         pytest.skip("only a superuser makes roles")
     await made.run(_sql("CREATE ROLE"))
@@ -313,7 +323,11 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
     """The owner migrates and maintains, the worker stores, the operator mends; a fact cannot be changed."""
 
     async def run(role, *arguments, code=0):
-        places = {"DATABASE_URL": roles.url(role), "AMQP_URL": settings.broker, "WORKER_HTTP_PORT": "0"}
+        places = {
+            "DATABASE_URL": roles.url(role),
+            "AMQP_URL": settings.broker,
+            "WORKER_HTTP_PORT": "0",
+        }
         done = await asyncio.to_thread(command, *arguments, **places)
         assert done.code == code, done.err or done.out
         return done
@@ -323,9 +337,9 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
     found = (await run("worker", "doctor", "--json", code=2)).json  # fsync is off in tests
     assert {one["check"] for one in found if one["level"] == "mend"} == {"durability"}
 
-    as_worker = settings.model_copy(update={"database_url": _secret(roles.url("worker"))})
+    as_worker = settings.model_copy(update={"database_url": SecretStr(roles.url("worker"))})
     async with client(settings.broker) as agent:
-        await agent.publish(created(), logged(), logged(step_number=-1), b"not JSON")
+        await agent.publish(created(), logged(), logged(), b"not JSON")
     await drain(as_worker)
     assert await count(roles.superuser, "tasks") == 3
     for sql in ("UPDATE execution_logs SET action = ''", "DELETE FROM tasks", "DROP TABLE tasks"):
@@ -368,19 +382,15 @@ async def _retire_a_month(roles):
     assert await count(roles.superuser, month) == before
 
 
-def _secret(url: str) -> Any:
-    from pydantic import SecretStr
-
-    return SecretStr(url)
-
-
 @pytest.fixture
 def broker_users(rabbitmq):
     """The users of operations.md in a virtual host of their own; a function from a user to its URL."""
     vhost = f"documents-{os.getpid()}"
 
     def named(word):
-        return f"{vhost}.{word}" if word.startswith("agents-") else vhost if word == "agents" else word
+        return (
+            f"{vhost}.{word}" if word.startswith("agents-") else vhost if word == "agents" else word
+        )
 
     users = []
     try:
@@ -395,7 +405,11 @@ def broker_users(rabbitmq):
     except SandboxError as error:
         pytest.skip(f"rabbitmqctl cannot be run here: {error}")
     address = rabbitmq.address
-    yield lambda user: f"{address.scheme}://{vhost}.{user}:secret@{address.host}:{address.port}/{vhost}"
+    yield (
+        lambda user: (
+            f"{address.scheme}://{vhost}.{user}:secret@{address.host}:{address.port}/{vhost}"
+        )
+    )
     for user in users:
         rabbitmq.control("delete_user", user)
     rabbitmq.control("delete_vhost", vhost)
@@ -406,58 +420,57 @@ async def test_users_with_these_permissions_can_do_their_work_and_no_more(broker
     """Setup declares, the worker works, publishers publish and hear, readers listen, operators replay."""
 
     async def run(user, *arguments, code=0):
-        places = {"DATABASE_URL": settings.database, "AMQP_URL": broker_users(user), "WORKER_HTTP_PORT": "0"}
+        places = {
+            "DATABASE_URL": settings.database,
+            "AMQP_URL": broker_users(user),
+            "WORKER_HTTP_PORT": "0",
+        }
         done = await asyncio.to_thread(command, *arguments, **places)
         assert done.code == code, done.err or done.out
         return done
 
-    await run("agents-worker", "topology", "apply", code=2)
+    with pytest.raises(AssertionError, match="ACCESS_REFUSED|refused"):
+        await run("agents-worker", "topology", "apply")
     await run("agents-setup", "topology", "apply")
     await run("agents-setup", "topology", "apply")
     found = (await run("agents-worker", "doctor", "--json", code=2)).json
     assert {one["check"] for one in found if one["level"] == "mend"} == {"durability"}
 
-    heard = await _listen(broker_users("agents-reader"))
-    as_worker = settings.model_copy(update={"amqp_url": _secret(broker_users("agents-worker"))})
-    async with running_worker(as_worker), _publisher(broker_users("agents-publisher")) as publisher:
-        event = publisher.event(_contract(created()))
+    as_worker = settings.model_copy(update={"amqp_url": SecretStr(broker_users("agents-worker"))})
+    async with (
+        running_worker(as_worker),
+        _heard(broker_users("agents-reader")) as heard,
+        Publisher(broker_users("agents-publisher"), source="/agents/tester") as publisher,
+    ):
+        event = publisher.event(TaskCreated(task_id=uuid7(), request_text="try"))
         assert await publisher.persisted(event) == "persisted"
         assert b"persistence.confirmed" in (await asyncio.wait_for(heard.get(), 20))
-        with pytest.raises(aio_pika.exceptions.ChannelAccessRefused):
-            await _declare_as(broker_users("agents-publisher"), "worker.task-lifecycle")
+        with pytest.raises(aio_pika.exceptions.ChannelClosed):
+            await _purge(broker_users("agents-publisher"), "worker.task-lifecycle")
     await run("agents-operator", "status")
     await run("agents-operator", "dead-letters", "replay", "--all")
-    await run("agents-operator", "dead-letters", "import", "--queue", "worker.unrouted.dead-letters")
+    await run(
+        "agents-operator", "dead-letters", "import", "--queue", "worker.unrouted.dead-letters"
+    )
 
 
-def _publisher(url):
-    from contracts.client import Publisher
-
-    return Publisher(url, source="/agents/tester")
-
-
-def _contract(event):
-    from contracts.task_lifecycle import TaskCreated
-
-    return TaskCreated(**event.data)
-
-
-async def _declare_as(url: str, queue: str) -> None:
+async def _purge(url: str, queue: str) -> None:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         await (await channel.get_queue(queue, ensure=False)).purge()
 
 
-async def _listen(url: str) -> "asyncio.Queue[bytes]":
+@asynccontextmanager
+async def _heard(url: str) -> AsyncIterator["asyncio.Queue[bytes]"]:
     """Confirmations as a reader hears them."""
     heard: asyncio.Queue[bytes] = asyncio.Queue()
-    connection = await aio_pika.connect(url)
-    channel = await connection.channel()
-    queue = await channel.declare_queue("reader.test", exclusive=True)
-    await queue.bind("agent.confirmations", "#")
 
     async def take(message: Any) -> None:
         heard.put_nowait(message.body)
 
-    await queue.consume(take, no_ack=True)
-    return heard
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue("reader.test", exclusive=True)
+        await queue.bind("agent.confirmations", "#")
+        await queue.consume(take, no_ack=True)
+        yield heard

@@ -10,7 +10,14 @@ from support.workers import drain, worker_process
 
 from contracts.identifiers import uuid7
 
-POINTS = ("after_decode", "before_commit", "after_commit", "before_acknowledge", "after_publish")
+POINTS = (
+    "after_decode",
+    "before_commit",
+    "after_commit",
+    "before_acknowledge",
+    "before_publish",
+    "after_publish",
+)
 
 
 @pytest.mark.parametrize("point", POINTS)

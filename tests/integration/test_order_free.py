@@ -92,6 +92,20 @@ async def test_a_second_time_everything_is_a_duplicate_and_nothing_changes(datab
     assert await contents(database_url) == before
 
 
+async def test_two_workers_with_the_same_facts_in_opposite_orders_do_not_deadlock(database_url):
+    """Keys are sorted before they are written: both commit, and the slower one finds duplicates."""
+    import asyncio
+
+    database = Database(database_url, name="test")
+    for _ in range(5):
+        events = [logged() for _ in range(400)]
+        halves = decoded(*events), decoded(*reversed(events))
+        done = await asyncio.gather(*(make_persister(database).persist(half) for half in halves))
+        outcomes = [outcome.outcome for committed in done for outcome in committed.outcomes]
+        assert outcomes.count("persisted") == outcomes.count("duplicate") == 400
+    await database.close()
+
+
 async def test_two_workers_folding_the_same_entities_at_once_lose_nothing(database_url):
     """Two persisters with opposite orders side by side end in the tables of one that ran alone."""
     import asyncio

@@ -183,7 +183,9 @@ async def connect(
             f"RabbitMQ at {place(url)} cannot be reached: {error or type(error).__name__}"
         ) from error
     finally:
-        if not opened:  # else aio-pika would close it when it is collected, in whatever loop runs then
+        if (
+            not opened
+        ):  # else aio-pika would close it when it is collected, in whatever loop runs then
             await connection.close()
     return BrokerConnection(connection, factory)
 
