@@ -4,7 +4,9 @@ A command that nothing here knows how to run fails, with the document and the li
 """
 
 import asyncio
+import importlib
 import os
+import pkgutil
 import re
 import shutil
 import subprocess
@@ -19,6 +21,7 @@ from urllib.parse import urlsplit, urlunsplit
 import aio_pika
 import asyncpg
 import pytest
+import typer.main
 from pydantic import SecretStr
 from support.broker import client
 from support.commands import command
@@ -35,12 +38,11 @@ from support.engine import docker, needs_engine
 from support.events import created, logged
 from support.tables import count, rows
 from support.workers import drain, running_worker
-from typer.main import get_command
 
 from contracts.client import Publisher
 from contracts.identifiers import uuid7
 from contracts.task_lifecycle import TaskCreated
-from worker.cli import app
+from worker import cli
 from worker.health import application
 from worker.sandbox import SandboxError
 from worker.settings import Settings, environment_name
@@ -158,7 +160,11 @@ def test_worker_commands_in_running_text_exist(path):
 def test_every_command_of_the_worker_is_in_operations():
     """By its full name."""
     text = OPERATIONS.read_text()
-    for name in _names(get_command(app), "worker"):
+    app = typer.Typer()
+    for info in pkgutil.iter_modules(cli.__path__):
+        module = importlib.import_module(f"{cli.__name__}.{info.name}")
+        getattr(module, "register", lambda _: None)(app)
+    for name in _names(typer.main.get_command(app), "worker"):
         assert re.search(rf"\b{name}\b", text), name
 
 
