@@ -66,6 +66,9 @@ def _options(
     del version
 
 
+_registered: set[str] = set()
+
+
 def register_commands(wanted: str | None = None) -> None:
     """Let every module of this package add its commands; or only the one that is wanted, if there is such a module.
 
@@ -77,7 +80,8 @@ def register_commands(wanted: str | None = None) -> None:
         names = [wanted]
     for name in sorted(names, key=lambda name: (place.get(name, len(place)), name)):
         register = getattr(importlib.import_module(f"{__name__}.{name}"), "register", None)
-        if register is not None:
+        if register is not None and name not in _registered:
+            _registered.add(name)
             register(app)
 
 
