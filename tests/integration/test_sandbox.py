@@ -466,14 +466,15 @@ def test_leaving_while_services_start_leaves_nothing(tmp_path):
     seen = []
 
     def interrupt(line):
-        seen.append(line)
-        raise KeyboardInterrupt
+        if line.startswith("PostgreSQL"):  # on a machine without RabbitMQ it says first what it downloads
+            seen.append(line)
+            raise KeyboardInterrupt
 
     environment = {"PATH": PATH, "WORKER_SANDBOX_CACHE": str(tmp_path)}
     sandbox = Sandbox("wheel,local", "local,install", say=interrupt, environment=environment)
     with pytest.raises(KeyboardInterrupt), sandbox:
         pass
-    assert seen[0].startswith("PostgreSQL")
+    assert seen
     assert list((tmp_path / "running").iterdir()) == []
     port = int(seen[0].partition("127.0.0.1:")[2].partition(",")[0])
     assert refuses(port)
