@@ -466,7 +466,7 @@ def test_leaving_while_services_start_leaves_nothing(tmp_path):
     seen = []
 
     def interrupt(line):
-        if line.startswith("PostgreSQL"):  # on a machine without RabbitMQ it says first what it downloads
+        if line.startswith("PostgreSQL"):  # before, it may say what it downloads
             seen.append(line)
             raise KeyboardInterrupt
 
