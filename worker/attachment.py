@@ -98,6 +98,7 @@ class Attachment:
                 await pipeline.run(subscription)
             finally:
                 telemetry.attached.labels(family).set(0)
+                telemetry.in_hand.labels(family).set(0)
                 self._subscriptions.pop(family, None)
                 await subscription.close()
 

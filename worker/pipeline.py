@@ -5,6 +5,7 @@ waiting, unacknowledged; a batch whose channel is gone is left to redelivery.
 """
 
 import asyncio
+import contextlib
 import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
@@ -17,7 +18,7 @@ from worker.batch import Batcher, Solitude
 from worker.broker.consumer import Subscription
 from worker.crash_points import reached
 from worker.decode import reject
-from worker.errors import Unavailable
+from worker.errors import Misconfigured, Unavailable, WorkerError
 from worker.message import Decoded, Delivery, Rejected
 from worker.pause import Pause
 from worker.store import suspects
@@ -124,12 +125,18 @@ class Pipeline:
         if attempts is None:
             return None
         self._ended.clear()
-        if attempts > suspects.MOST_ATTEMPTS:
-            text = f"ended the worker {attempts - 1} times while it was handled alone"
-            refused = [reject(suspect, "delivery_limit", [("", text)])]
-            committed = await self._persist(subscription, batch, refused)
-        else:
-            committed = await self._handle(subscription, batch)
+        try:
+            if attempts > suspects.MOST_ATTEMPTS:
+                text = f"ended the worker {attempts - 1} times while it was handled alone"
+                refused = [reject(suspect, "delivery_limit", [("", text)])]
+                committed = await self._persist(subscription, batch, refused)
+            else:
+                committed = await self._handle(subscription, batch)
+        except (Misconfigured, asyncio.CancelledError):
+            # The worker stops, and not because of this message: a restart loop must not make it a dead letter.
+            with contextlib.suppress(WorkerError):
+                await suspects.end(self._database, suspect)
+            raise
         if not await self._patiently(subscription, lambda: suspects.end(self._database, suspect)):
             # Both services are away: an attempt that ended so must never count against the message.
             self._ended.append(suspects.digest(suspect))

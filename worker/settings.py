@@ -101,6 +101,7 @@ class Settings(BaseSettings):
         scheme, separator, rest = url.partition("://")
         if not separator or scheme not in ("postgresql", "postgres", "postgresql+asyncpg"):
             raise ValueError("must begin with postgresql+asyncpg:// or postgresql://")
+        _check_port(url, "several hosts are written ?host=a:5432&host=b:5432 behind the database")
         return SecretStr(f"postgresql+asyncpg://{rest}")
 
     @field_validator("amqp_url", mode="after")
@@ -108,6 +109,7 @@ class Settings(BaseSettings):
     def _is_amqp(cls, value: SecretStr) -> SecretStr:
         if urlsplit(value.get_secret_value()).scheme not in ("amqp", "amqps"):
             raise ValueError("must begin with amqp:// or amqps://")
+        _check_port(value.get_secret_value(), "like amqp://user:password@host:5672/vhost")
         return value
 
     @classmethod
@@ -146,6 +148,14 @@ class Settings(BaseSettings):
     def family_names(self) -> tuple[str, ...]:
         """The chosen families; empty for all."""
         return tuple(name.strip() for name in self.families.split(",") if name.strip())
+
+
+def _check_port(url: str, remedy: str) -> None:
+    """Refuse an address whose port is no number, before a driver does in its own words."""
+    try:
+        _ = urlsplit(url).port
+    except ValueError:
+        raise ValueError(f"its port is no number from 0 to 65535; {remedy}") from None
 
 
 SECRETS = ("database_url", "amqp_url")

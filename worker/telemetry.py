@@ -4,9 +4,12 @@ Spans come later. Labels are families, outcomes and reasons of closed sets: neve
 """
 
 from collections.abc import Iterable
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from contracts.confirmation import Reason
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 REGISTRY = CollectorRegistry()
@@ -125,6 +128,10 @@ def declare_families(families: Iterable[str]) -> None:
             messages.labels(family, outcome)
         for result in ("committed", "invalid", "unavailable"):
             transactions.labels(family, result)
+        for reason in get_args(Reason):
+            rejected.labels(family, reason)
+        for counter in (replies_ignored, letter_headers_ignored, nul_characters_replaced, suspects):
+            counter.labels(family)
         for gauge in (in_hand, attached, paused):
             gauge.labels(family).set(0)
         batch_messages.labels(family)

@@ -113,3 +113,22 @@ async def test_ports_past_the_last_are_refused():
     settings = Settings.load(**PLACES, http_port=65535)
     with pytest.raises(Misconfigured, match="leaves no ports for 2 processes"):
         await supervisor.supervise(settings, 2, drain=False)
+
+
+@pytest.mark.parametrize(
+    ("variable", "url"),
+    [
+        ("DATABASE_URL", "postgresql://u:geheim@h1:5432,h2:5432/d"),
+        ("DATABASE_URL", "postgresql://u:geheim@h:x/d"),
+        ("AMQP_URL", "amqp://u:geheim@h:x/"),
+    ],
+)
+def test_an_address_with_a_bad_port_is_a_sentence_and_shows_no_secret(variable, url):
+    """Exit 2 and the name of the variable, not a driver's traceback."""
+    places = {"DATABASE_URL": "postgresql://a/b", "AMQP_URL": "amqp://a", variable: url}
+    done = command("status", **places)
+    assert done.code == 2
+    assert variable in done.err
+    assert "port" in done.err
+    assert "geheim" not in done.err
+    assert "Traceback" not in done.err

@@ -27,6 +27,7 @@ BROKER_ERRORS = (
     OSError,
     asyncio.TimeoutError,
     RuntimeError,
+    StopAsyncIteration,  # aiormq, where a proxy accepts and closes before the broker has spoken
 )
 """What a call on a connection or channel may raise when the broker goes away under it."""
 

@@ -134,7 +134,8 @@ async def apply(connection: BrokerConnection, wanted: Topology) -> list[str]:
             + ". Remove or rename it (after emptying it), or change it back, then run 'worker topology apply' again"
         )
     for part in missing:
-        await _declare(connection, part)
+        if refusal := await _declare(connection, part):
+            raise Misconfigured(f"RabbitMQ refused to make the {_label(part)}: {refusal}")
     await _bind(connection, wanted.queues)
     return [_label(part) for part in missing]
 

@@ -14,6 +14,7 @@ from sqlalchemy.exc import DBAPIError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from worker.errors import Invalid, Misconfigured, Unavailable, WorkerError
+from worker.store.migrations import asyncpg_url
 
 # SQLSTATE classes (two characters) and codes (five), PostgreSQL documentation, appendix A. The longer match decides.
 _INVALID = ("21", "22", "23", "44", "54", "P0001")
@@ -86,7 +87,7 @@ class Database:
         self, url: str, *, name: str, pool_size: int = 10, statement_timeout: float = 60
     ) -> None:
         self.engine: AsyncEngine = create_async_engine(
-            url,
+            asyncpg_url(url),
             pool_size=pool_size,
             max_overflow=4,
             pool_timeout=10,
@@ -154,6 +155,10 @@ class Database:
             async with self.connection() as connection:
                 version = await connection.exec_driver_sql("SHOW server_version")
                 return str(version.scalar_one())
+        except TypeError as error:
+            raise Misconfigured(
+                f"DATABASE_URL has a parameter that asyncpg does not know: {error}"
+            ) from error
         except Unavailable as error:
             url = self.engine.url
             place = f"{url.host or 'localhost'}:{url.port or 5432}/{url.database or ''}"
