@@ -10,6 +10,7 @@ from collections import defaultdict
 
 import aio_pika
 import pytest
+from support.waiting import until
 
 from contracts import PersistenceConfirmed, uuid7
 from contracts.client import (
@@ -255,7 +256,8 @@ async def test_cut_connections_lose_nothing(url, worker, cut, quick, batch):
     async with publisher(url, batch=batch, max_batch_events=20, max_unanswered=100) as p:
         calls = asyncio.gather(*map(p.persisted, events))
         for _ in range(3):
-            await asyncio.sleep(0.1)
+            stored = len(worker.seen)
+            await until(lambda: len(worker.seen) > stored or calls.done())  # noqa: B023 (awaited here)
             await cut()
             worker.judge = worker.store
             await worker.stop()
@@ -284,18 +286,14 @@ async def test_a_publisher_survives_a_restart_of_the_broker(url, rabbitmq, quick
 
     async with publisher(url) as p:
         agents = [asyncio.ensure_future(agent(p)) for _ in range(5)]
-        await asyncio.sleep(0.3)
+        await until(lambda: len(confirmed) >= 20)
         await asyncio.to_thread(rabbitmq.restart)
         before = len(confirmed)
-        async with asyncio.timeout(30):
-            while len(confirmed) < before + 20:  # noqa: ASYNC110 (filled by the agents above)
-                await asyncio.sleep(0.05)
+        await until(lambda: len(confirmed) >= before + 20)
         stop.set()
         await asyncio.gather(*agents)
     await stand_in.start()
-    async with asyncio.timeout(20):
-        while not set(confirmed) <= stand_in.seen:  # noqa: ASYNC110 (filled by the broker)
-            await asyncio.sleep(0.05)
+    await until(lambda: set(confirmed) <= stand_in.seen)
     await stand_in.stop()
 
 

@@ -9,8 +9,9 @@ import pytest
 from support.broker import client
 from support.events import logged
 from support.hostile import HOSTILE, publish_hostile
-from support.letters import broker, letter, letters, opened, replay, undeployed, until, waiting
+from support.letters import broker, letter, letters, opened, replay, undeployed, waiting
 from support.tables import count, rows
+from support.waiting import until
 from support.workers import drain
 
 from worker import telemetry

@@ -9,8 +9,9 @@ import aio_pika
 import pytest
 from support.broker import client
 from support.events import created, logged
-from support.letters import letters, until, waiting
+from support.letters import letters, waiting
 from support.tables import count
+from support.waiting import until
 from support.workers import drain
 
 from worker.broker import topology

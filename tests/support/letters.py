@@ -1,13 +1,13 @@
 """Dead letters in tests: making them, replaying them, and waiting for what the broker does by itself."""
 
-import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import aio_pika
 
 from contracts import registry
+from support.waiting import until
 from worker.broker import topology
 from worker.broker.connection import BrokerConnection, connect
 from worker.dead_letters import search
@@ -60,14 +60,6 @@ async def replay(settings: Settings, filters: Filters = UNRESOLVED, **options: A
             database, settings.broker, name="letters", max_bytes=settings.max_body_bytes, **options
         ) as work:
             return await work.run(wanted, filters.state)
-
-
-async def until(condition: Callable[[], Awaitable[Any]], seconds: float = 30) -> Any:
-    """What the condition gives, once that is something."""
-    async with asyncio.timeout(seconds):
-        while not (found := await condition()):  # noqa: ASYNC110 (other processes set no event)
-            await asyncio.sleep(0.02)
-    return found
 
 
 async def waiting(settings: Settings, queue: str, count: int = 1) -> None:
