@@ -17,7 +17,7 @@ from worker.settings import Settings
 _numbers = itertools.count()
 
 # A person waits for `make unit`, CI does not: there hypothesis tries its full hundred examples a property.
-hypothesis_settings.register_profile("quick", max_examples=20, deadline=None)
+hypothesis_settings.register_profile("quick", max_examples=10, deadline=None)
 hypothesis_settings.register_profile("thorough", max_examples=100, deadline=None)
 hypothesis_settings.load_profile("thorough" if os.environ.get("CI") else "quick")
 

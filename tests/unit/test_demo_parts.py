@@ -30,7 +30,7 @@ def agent(number=0, seed=1):
 @pytest.mark.parametrize("number", range(len(TRADES)))
 def test_every_event_of_an_agent_passes_its_contract(number):
     """Whatever happens to a task: done, failed, tried again, called off."""
-    found = [event for worker in [agent(number)] for _ in range(100) for event in worker.work()]
+    found = [event for worker in [agent(number)] for _ in range(40) for event in worker.work()]
     assert [check(event) for event in found] == [[]] * len(found)
     types = {event.type for event in found}
     assert {"task.cancelled", "task.failed", "task.retrying", "task.depends_on"} <= types

@@ -73,7 +73,7 @@ class _Livez(http.server.BaseHTTPRequestHandler):
 def served():
     """A port at which /livez answers."""
     with http.server.HTTPServer(("127.0.0.1", 0), _Livez) as server:
-        thread = threading.Thread(target=server.serve_forever)
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
         thread.start()
         yield server.server_port
         server.shutdown()

@@ -1,8 +1,6 @@
 """Which kind of service the sandbox chooses, and what it says about it."""
 
 import contextlib
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
@@ -135,14 +133,3 @@ Inst erlang-base (1:25.2.3+dfsg-1 Debian:12.11/stable [amd64])
 Conf libpopt0 (1.19+dfsg-1 Debian:12.11/stable [amd64])
 """
     assert packages_to_unpack(plan) == ["libpopt0", "erlang-base"]
-
-
-def test_importing_the_sandbox_imports_no_driver_and_no_docker():
-    """It is quick to import, and the standard library is enough until it is used."""
-    program = "import sys, worker.sandbox; print(*sys.modules, sep='\\n')"
-    done = subprocess.run(
-        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
-    )
-    imported = {name.partition(".")[0] for name in done.stdout.splitlines()}
-    assert "worker" in imported
-    assert not imported & {"asyncpg", "sqlalchemy", "testcontainers", "docker", "aio_pika"}

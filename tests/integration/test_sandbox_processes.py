@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -19,6 +21,8 @@ from worker.sandbox.processes import (
     wait_until,
 )
 from worker.sandbox.server import ServerProcess
+
+ROOT = Path(__file__).parents[2]
 
 # A parent with a child and a grandchild; each writes its pid beside the others.
 FAMILY = """
@@ -234,3 +238,14 @@ def test_what_another_machine_or_container_left_is_not_touched(family, pids, tmp
     assert not gone(pids)
     assert directory.exists()
     assert note.exists()
+
+
+def test_importing_the_sandbox_imports_no_driver_and_no_docker():
+    """It is quick to import, and the standard library is enough until it is used."""
+    program = "import sys, worker.sandbox; print(*sys.modules, sep='\\n')"
+    done = subprocess.run(
+        [sys.executable, "-c", program], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    imported = {name.partition(".")[0] for name in done.stdout.splitlines()}
+    assert "worker" in imported
+    assert not imported & {"asyncpg", "sqlalchemy", "testcontainers", "docker", "aio_pika"}
