@@ -26,9 +26,13 @@ _modules = [
 
 @cache
 def families() -> Mapping[str, Family]:
-    """Every family by name. Raises Misconfigured where a contract family has no tables or tables no contract."""
+    """Every family by name. Raises Misconfigured where two claim the same, or contracts and tables do not match."""
+    try:
+        contracts = registry.families()
+    except registry.RegistryError as error:
+        raise Misconfigured(f"the contracts do not fit together: {error}") from error
     found = {module.FAMILY.name: module.FAMILY for module in _modules if hasattr(module, "FAMILY")}
-    alone = found.keys() ^ registry.families().keys()
+    alone = found.keys() ^ contracts.keys()
     if alone:
         raise Misconfigured(
             f"only one of contracts/ and worker/families/ knows the family {', '.join(sorted(alone))}"
