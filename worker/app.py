@@ -125,8 +125,12 @@ class App:
                     )
                 consuming = tasks.create_task(self.attachment.run(connection))
                 tasks.create_task(self._shut_down(consuming, background))
-        except* Misconfigured as group:
-            raise _first_leaf(group) from None
+        except BaseExceptionGroup as group:
+            # Not `except*`: what is raised inside one may come out as a group again.
+            misconfigured = group.subgroup(Misconfigured)
+            if misconfigured is None:
+                raise
+            raise _first_leaf(misconfigured) from group
 
     async def _shut_down(
         self, consuming: asyncio.Task[None], background: list[asyncio.Task[None]]
@@ -218,7 +222,7 @@ def _first_leaf(group: BaseExceptionGroup[Misconfigured]) -> Misconfigured:
     error: BaseException = group
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]
-    assert isinstance(error, Misconfigured)  # noqa: S101 (except* selected it)
+    assert isinstance(error, Misconfigured)  # noqa: S101 (the subgroup holds nothing else)
     return error
 
 

@@ -6,6 +6,7 @@ from support.events import logged
 from support.tables import count, rows
 from support.workers import drain
 
+from worker.app import App
 from worker.batch import Batcher
 from worker.errors import Misconfigured
 
@@ -26,3 +27,10 @@ async def test_a_restart_loop_over_a_missing_grant_makes_no_dead_letter(settings
         await drain(settings)
         assert len((await agent.confirmed(3))["persisted"]) == 3
     assert await count(settings.database, "dead_letters") == 0
+
+
+async def test_a_relay_that_may_not_read_the_outbox_stops_the_worker_with_a_sentence(settings):
+    """Whichever task finds it, what is missing ends the worker as Misconfigured, not as a group of exceptions."""
+    await rows(settings.database, "ALTER TABLE outbox RENAME COLUMN payload TO gone")
+    with pytest.raises(Misconfigured, match="payload"):
+        await App(settings).run()
