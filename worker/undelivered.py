@@ -8,13 +8,12 @@ from dataclasses import replace
 from typing import Any
 
 from contracts.confirmation import Reason
+from contracts.limits import MAX_BODY_BYTES
 from worker.body import parse
 from worker.broker.topology import queue_name
 from worker.content_encoding import Undecodable, unpack
 from worker.decode import identify, reject
 from worker.message import Decoded, Delivery, Rejected
-
-_MAX_BODY_BYTES = 8 * 1024 * 1024
 
 
 def unroutable(delivery: Delivery) -> list[Decoded]:
@@ -73,7 +72,7 @@ def _rejected(delivery: Delivery, reason: Reason, text: str) -> Rejected:
         errors.append(("", f"AMQP property {delivery.fault}"))
     rejected = reject(delivery, reason, errors)
     try:
-        raw, _ = parse(unpack(delivery.body, delivery.properties.content_encoding, _MAX_BODY_BYTES))
+        raw, _ = parse(unpack(delivery.body, delivery.properties.content_encoding, MAX_BODY_BYTES))
     except Undecodable:
         return rejected
     identify(rejected, raw)
