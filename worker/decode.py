@@ -3,7 +3,6 @@
 One delivery gives one item, or in batch mode one for each event, in order.
 """
 
-from collections.abc import Mapping
 from functools import cache
 from hashlib import blake2b
 from typing import Any
@@ -27,6 +26,7 @@ _NUL = b"\\u0000"
 _NOT_EXTENSIONS = frozenset(
     {"specversion", "id", "source", "type", "time", "datacontenttype", "tenantid", "data"}
 )
+_validate_envelope = Envelope.__pydantic_validator__.validate_python
 
 
 class Decoder:
@@ -34,7 +34,11 @@ class Decoder:
 
     def __init__(self, family: ContractFamily, max_body_bytes: int = MAX_BODY_BYTES) -> None:
         self._name = family.name
-        self._types: Mapping[str, type[EventData]] = family.types
+        # pydantic-core's own validators: the model's method around them costs a fifth of the check.
+        self._contracts = {
+            name: (contract, contract.__pydantic_validator__.validate_python)
+            for name, contract in family.types.items()
+        }
         self._max_body_bytes = max_body_bytes
 
     def decode(self, delivery: Delivery) -> list[Decoded]:
@@ -78,14 +82,15 @@ class Decoder:
         if holds_nul:
             raw, replaced = replace_nul(raw)
             telemetry.nul_characters_replaced.labels(self._name).inc(replaced)
-        envelope = Envelope.model_validate(raw)
-        contract = self._types.get(envelope.type)
+        envelope: Envelope = _validate_envelope(raw)
+        contract = self._contracts.get(envelope.type)
         if contract is None:
             why = f"{envelope.type!r} is not a type of the family {self._name!r}"
             return _reject_event(delivery, index, digest_of, "unknown_type", [("type", why)])
         data: dict[str, Any] = raw["data"]
+        event_data, validate = contract
         try:
-            fields = contract.model_validate(data)
+            fields: EventData = validate(data)
         except ValidationError as error:
             return _reject_event(delivery, index, digest_of, "invalid", error, prefix=("data",))
         return Message(
@@ -96,7 +101,7 @@ class Decoder:
             tenant=envelope.tenantid,
             source=envelope.source,
             time=envelope.time,
-            key=_key(contract, fields, envelope.id),
+            key=_key(event_data.key_fields, fields, envelope.id),
             data=data,
             fields=fields,
             digest=digest(envelope.type, envelope.tenantid, digest_of["data"]),
@@ -110,9 +115,10 @@ def digest(event_type: str, tenant: str, data: dict[str, Any]) -> bytes:
     return blake2b(content, digest_size=16).digest()
 
 
-def _key(contract: type[EventData], fields: EventData, event_id: UUID) -> tuple[UUID, ...]:
+def _key(names: tuple[str, ...], fields: EventData, event_id: UUID) -> tuple[UUID, ...]:
     """The members that the contract names as key, if all are given; else the event's id."""
-    values = tuple(getattr(fields, name) for name in contract.key_fields)
+    members = vars(fields)
+    values = tuple([members[name] for name in names])
     return values if values and None not in values else (event_id,)
 
 

@@ -84,7 +84,7 @@ class Message:
     @property
     def key_text(self) -> str:
         """The key as confirmations show it; the parts of a pair are joined by a slash."""
-        return "/".join(str(part) for part in self.key)
+        return str(self.key[0]) if len(self.key) == 1 else "/".join(map(str, self.key))
 
 
 @dataclass(slots=True)

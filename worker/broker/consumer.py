@@ -20,6 +20,7 @@ from worker.message import Delivery
 
 _FIRST_PREFETCH = 64
 _RECENT = 1000
+_MOST_ADDRESSES = 1000
 
 
 class ByteBudget:
@@ -55,6 +56,7 @@ class Subscription:
         self._max_prefetch = max_prefetch
         self._prefetch = 0
         self._families: dict[bytes, str] = {}
+        self._addresses: dict[bytes, tuple[str, str, str | None]] = {}
         self._active: list[str] = []
         self._generation = itertools.count()
         self._waiting: deque[Delivery] = deque()
@@ -99,11 +101,8 @@ class Subscription:
             self._dropped.append(tag)
             self._unsettled[tag] = 0
             return
-        exchange_at = tag_at + 9
-        routing_key_at = exchange_at + 1 + method[exchange_at]
+        exchange, routing_key, address_fault = self._address(method[tag_at + 9 :])
         properties, fault = parse(header)
-        exchange, exchange_fault = _name(method[exchange_at + 1 : routing_key_at])
-        routing_key, key_fault = _name(method[routing_key_at + 1 :])
         self._unsettled[tag] = len(body)
         self._budget.held += len(body)
         self._waiting.append(
@@ -116,9 +115,21 @@ class Subscription:
                 body=body,
                 properties=properties,
                 properties_raw=header,
-                fault=fault or exchange_fault or key_fault,
+                fault=fault or address_fault,
             )
         )
+
+    def _address(self, raw: bytes) -> tuple[str, str, str | None]:
+        """Exchange and routing key, and what is wrong with them; remembered, since few differ."""
+        known = self._addresses.get(raw)
+        if known is None:
+            end = 1 + raw[0]
+            exchange, exchange_fault = _name(raw[1:end])
+            routing_key, key_fault = _name(raw[end + 1 :])
+            known = exchange, routing_key, exchange_fault or key_fault
+            if len(self._addresses) < _MOST_ADDRESSES:
+                self._addresses[raw] = known
+        return known
 
     def returned(self, method: bytes, header: bytes) -> None:
         """Nothing is published on this channel."""

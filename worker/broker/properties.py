@@ -38,6 +38,9 @@ _FIELDS = {
     0x2000: "headers",
     0x0040: "timestamp",
 }
+_SMALL_TABLE = 64
+_MOST_REMEMBERED = 1024  # a bound, so that hostile flags and tables cannot fill memory
+_TABLES: dict[bytes, tuple[dict[str, Any], int]] = {}
 _PLANS: dict[int, list[tuple[int, str]]] = {}
 
 
@@ -71,8 +74,7 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
                 properties.timestamp = _timestamp(header[at : at + 8])
                 at += 8
             else:
-                size, table = amqp_decode.field_table(header[at:])
-                properties.headers = plain(table)
+                properties.headers, size = _headers(header, at)
                 at += size
         if at != len(header):
             raise ValueError("the properties do not end where the header does")  # noqa: TRY301 (as above)
@@ -117,12 +119,29 @@ def short_string(text: str) -> bytes:
     return bytes((len(raw),)) + raw
 
 
+def _headers(header: bytes, at: int) -> tuple[dict[str, Any], int]:
+    """The header table that begins here, and how many bytes it takes.
+
+    Small tables are remembered, and shared by all who carry them: most messages have the same one (RabbitMQ 3.10 adds x-delivery-count to each).
+    """
+    end = at + 4 + int.from_bytes(header[at : at + 4])
+    raw = header[at:end]
+    known = _TABLES.get(raw)
+    if known is None:
+        size, table = amqp_decode.field_table(header[at:])
+        known = plain(table), size
+        whole = size == len(raw)
+        if whole and size <= _SMALL_TABLE and len(_TABLES) < _MOST_REMEMBERED:
+            _TABLES[raw] = known
+    return known
+
+
 def _plan(flags: int) -> list[tuple[int, str]]:
     """The properties that a flag word announces, in their order on the wire (remembered: there are few words)."""
     plan = _PLANS.get(flags)
     if plan is None:
         plan = [(flag, _FIELDS[flag]) for flag in _ORDER if flags & flag]
-        if len(_PLANS) < 1024:  # noqa: PLR2004 (a bound, so that hostile flag words cannot fill memory)
+        if len(_PLANS) < _MOST_REMEMBERED:
             _PLANS[flags] = plan
     return plan
 

@@ -5,6 +5,7 @@ by a statement of their own, since inside the insert's they can be invisible.
 """
 
 from collections.abc import Callable, Mapping, Sequence
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -148,8 +149,10 @@ def _column_getter(fact: Fact, column: Column[Any]) -> _Getter:
     if is_json(column):
         return lambda rows: [dump(column_value(row, name, (name,))) for row in rows]
     if name in fact.event_time or name == "created_at":
-        return lambda rows: [getattr(row.fields, name, None) or row.time for row in rows]
-    return lambda rows: [getattr(row.fields, name) for row in rows]
+        # Not getattr: on a contract without this member it is ten times slower than a look into its values.
+        return lambda rows: [vars(row.fields).get(name) or row.time for row in rows]
+    value = attrgetter(f"fields.{name}")
+    return lambda rows: list(map(value, rows))
 
 
 def _lifecycle_getters(entities: Mapping[str, Entity]) -> dict[str, _Getter]:
