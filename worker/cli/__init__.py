@@ -28,6 +28,7 @@ _ORDER = (
     "migrate",
     "topology",
     "maintain",
+    "reconcile",
     "contracts",
 )
 """The order in which `worker --help` tells of them; what is not named here comes after, by name."""
