@@ -1,6 +1,7 @@
 """Numbers as ranges, against plain sets."""
 
 from collections import Counter
+from itertools import pairwise
 
 from hypothesis import given
 from hypothesis import strategies as st
@@ -28,9 +29,7 @@ def test_ranges_are_apart_and_in_order(given_numbers):
     """So that there is one way to write them, and as few as can be."""
     for ranges in fold(given_numbers):
         assert all(one.first <= one.last for one in ranges)
-        assert all(
-            one.last + 1 < other.first for one, other in zip(ranges, ranges[1:], strict=False)
-        )
+        assert all(one.last + 1 < other.first for one, other in pairwise(ranges))
 
 
 def test_ranges_as_text():

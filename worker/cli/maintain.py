@@ -28,7 +28,7 @@ def maintain(
     settings = session.load_settings("database")
     done = session.run(upkeep.maintain(settings, months_ahead=months_ahead, dry_run=dry_run))
     if json:
-        output.print_json({"dry_run": dry_run, "tables": done.tables, "ledger": done.ledger})
+        output.print_json({"dry_run": dry_run, **vars(done)})
         return
     output.print_table(
         "Partitions" + (" (dry run: nothing was changed)" if dry_run else ""),
@@ -38,9 +38,10 @@ def maintain(
             for table in done.tables
         ],
     )
-    rows, into = done.ledger.rows, done.ledger.into
-    would = "would become" if dry_run else "became"
-    output.console.print(f"[bold]Loss ledger[/bold]: {rows:,} rows {would} {into:,}\n")
+    were = "would be" if dry_run else "were"
+    output.console.print(
+        f"[bold]Loss ledger[/bold]: {done.ledger_rows_folded:,} rows {were} folded into others\n"
+    )
 
 
 def _span(names: tuple[str, ...]) -> str | None:

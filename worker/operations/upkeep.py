@@ -13,7 +13,7 @@ from worker.operations.services import open_database, require_migrations
 from worker.patience import patiently
 from worker.settings import Settings
 from worker.store.database import Database, translate
-from worker.store.loss_ledger import Compaction, compact, foldable
+from worker.store.loss_ledger import compact, foldable
 from worker.store.partitions import (
     ensure_partitions,
     partition_status,
@@ -41,7 +41,8 @@ class Maintained:
     """What was done, or would be done."""
 
     tables: list[Upkeep]
-    ledger: Compaction
+    ledger_rows_folded: int
+    """Rows of the loss ledger that became part of another."""
 
 
 async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> Maintained:
@@ -58,7 +59,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
             }
         async with database.connection() as connection:
             status = await partition_status(connection, months_ahead=months_ahead)
-        ledger = await _fold_ledger(database, dry_run=dry_run)
+        folded = await _fold_ledger(database, dry_run=dry_run)
     tables = [
         Upkeep(
             table=table.table,
@@ -68,10 +69,10 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         )
         for table in status
     ]
-    return Maintained(tables, ledger)
+    return Maintained(tables, folded)
 
 
-async def _fold_ledger(database: Database, *, dry_run: bool) -> Compaction:
+async def _fold_ledger(database: Database, *, dry_run: bool) -> int:
     if not dry_run:
         return await compact(database)
     async with database.transaction() as connection:

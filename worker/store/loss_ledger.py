@@ -107,41 +107,32 @@ def _by_epoch(outcomes: Iterable[Accepted | Rejected]) -> dict[tuple[str, str, U
     return seen
 
 
-@dataclass(frozen=True)
-class Compaction:
-    """How many rows became how many."""
-
-    rows: int = 0
-    into: int = 0
-
-
-async def compact(database: Database, *, rows_at_once: int = _ROWS_AT_ONCE) -> Compaction:
-    """Fold the rows that are there into one for each tenant, source and epoch, some at a time.
+async def compact(database: Database, *, rows_at_once: int = _ROWS_AT_ONCE) -> int:
+    """Fold the rows that are there into one for each tenant, source and epoch, some at a time; how many fewer there are.
 
     Rows that come meanwhile are left to the next run. Safe beside workers, and beside another compaction.
     """
     async with database.transaction() as connection:
         before: datetime = await connection.fetchval("SELECT clock_timestamp()")
-    rows = into = 0
+    fewer = 0
     epoch = UUID(int=0)
     while True:
         async with database.transaction() as connection:
             groups = await connection.fetch(_GROUPS, epoch, before, _LARGEST_ROW, _GROUPS_AT_ONCE)
             if not groups:
-                return Compaction(rows, into)
+                return fewer
             columns = map(list, zip(*groups, strict=True))
             done = await connection.fetchrow(_FOLD, *columns, before, rows_at_once)
         if done["taken"] == done["folded"]:  # somebody else is folding these
-            return Compaction(rows, into)
-        rows += done["taken"]
-        into += done["folded"]
+            return fewer
+        fewer += done["taken"] - done["folded"]
         epoch = groups[0]["epoch"]
 
 
-async def foldable(connection: asyncpg.Connection) -> Compaction:
-    """What a compaction would do now, but for rows that are too large to be folded."""
-    row = await connection.fetchrow(
-        "SELECT coalesce(sum(n), 0)::bigint AS rows, count(*) AS into FROM "
-        "(SELECT count(*) AS n FROM loss_ledger GROUP BY epoch, tenant_id, source HAVING count(*) > 1) AS g"
+async def foldable(connection: asyncpg.Connection) -> int:
+    """How many fewer rows a compaction would leave, but for rows that are too large to be folded."""
+    fewer: int = await connection.fetchval(
+        "SELECT coalesce(sum(n - 1), 0)::bigint FROM "
+        "(SELECT count(*) AS n FROM loss_ledger GROUP BY epoch, tenant_id, source) AS g"
     )
-    return Compaction(row["rows"], row["into"])
+    return fewer

@@ -97,7 +97,7 @@ SELECT s.tenant_id, s.source, s.epoch,
 FROM dead_letters d
 CROSS JOIN jsonb_to_recordset(d.sequences) AS s(tenant_id text, source text, epoch uuid, ranges jsonb)
 CROSS JOIN jsonb_array_elements(s.ranges) AS r
-WHERE d.sequences IS NOT NULL
+WHERE d.sequences IS NOT NULL AND $12
 GROUP BY s.tenant_id, s.source, s.epoch"""
 
 _LOOK = f"""
@@ -132,8 +132,13 @@ SELECT tenant_id, source, epoch, last, recorded_at, {", ".join(map(_numbers_sql,
 FROM judged ORDER BY recorded_at DESC NULLS FIRST, epoch, tenant_id, source"""  # noqa: S608 (constant text)
 
 
-async def look(database: Database, chosen: Chosen, *, most_ranges: int) -> AsyncIterator[Account]:
-    """The account of every epoch, the latest first; of each kind of number at most so many ranges."""
+async def look(
+    database: Database, chosen: Chosen, *, most_ranges: int, letters: bool = True
+) -> AsyncIterator[Account]:
+    """The account of every epoch, the latest first; of each kind of number at most so many ranges.
+
+    Without `letters` the dead letters are not looked at: all that was rejected and not stored is `discarded`.
+    """
     columns = [list(column) for column in zip(*chosen.upto, strict=True)] or [[], [], []]
     everything = not (chosen.upto or chosen.no_further)
     async with database.transaction() as connection:
@@ -142,7 +147,7 @@ async def look(database: Database, chosen: Chosen, *, most_ranges: int) -> Async
             *(chosen.tenant, chosen.source, chosen.epoch, chosen.since),
             *columns,
             list(chosen.upto.values()),
-            *(everything, chosen.no_further, most_ranges),
+            *(everything, chosen.no_further, most_ranges, letters),
             prefetch=_ROWS_AT_ONCE,
         )
         async for row in cursor:
