@@ -14,6 +14,7 @@ from support.workers import drain
 
 from contracts.client import Publisher
 from contracts.identifiers import uuid7
+from worker.operations import reconcile as operation
 
 SOURCE = "/agents/tester"
 NOWHERE = "127.0.0.1:1"
@@ -144,6 +145,17 @@ async def test_letters_that_cannot_be_read_may_hold_what_is_missing(settings, pl
     done = await reconcile(places)
     assert done.code == 1
     assert "1 unresolved dead letters have no number" in done.out
+
+
+async def test_of_too_many_epochs_only_the_sums_are_told(settings, places, monkeypatch):
+    """Memory does not grow with the number of epochs that have something to tell."""
+    monkeypatch.setattr(operation, "MOST_ACCOUNTS", 2)
+    await publish(settings, *(numbered(logged(), 3, uuid7()) for _ in range(5)))
+    await drain(settings)
+    done = await reconcile(places, "--json")
+    assert (done.code, done.json["missing"], done.json["epochs"]) == (1, 10, 5)
+    assert (len(done.json["findings"]), done.json["findings_left_out"]) == (2, 3)
+    assert "and 3 more epochs" in (await reconcile(places)).out
 
 
 async def test_letters_take_their_numbers_along(settings, places, tmp_path):

@@ -13,7 +13,7 @@ from support.events import created, decoded, delivery, logged
 from support.tables import connected, count, rows
 
 from contracts.identifiers import uuid7
-from worker import families
+from worker import families, ledger_watch, telemetry
 from worker.decode import Decoder
 from worker.errors import Unavailable
 from worker.store import loss_ledger
@@ -279,6 +279,48 @@ async def test_a_source_with_many_gaps_is_told_in_few_words(database, persister)
     (told,) = (await accounts(database, most_ranges=3)).values()
     assert (told.missing.count, told.missing.ranges) == (50, ((1, 1), (3, 3), (5, 5)))
     assert told.missing.ranges_left_out == 47
+
+
+async def test_the_gauges_count_what_was_missing_at_two_looks(database, persister):
+    """What is on its way at one look is there by the next; what is doubled counts at once."""
+    gauges = telemetry.ledger_missing._value, telemetry.ledger_doubled._value
+
+    async def look_once(late):
+        late = await ledger_watch.look_once(database, late)
+        return late, tuple(gauge.get() for gauge in gauges)
+
+    await persister.persist(decoded(*(numbered(logged(), at) for at in (1, 4, 4))))
+    late, told = await look_once({})
+    assert told == (0, 1)
+    await persister.persist(decoded(numbered(logged(), 2), numbered(logged(), 9)))
+    late, told = await look_once(late)
+    assert told == (1, 1)
+    await persister.persist(decoded(*(numbered(logged(), at) for at in (3, 5, 6, 7, 8))))
+    late, told = await look_once(late)
+    assert (late, told) == ({}, (0, 1))
+
+
+async def test_the_watch_outlives_an_outage(database, persister, monkeypatch):
+    """It looks again when its time comes."""
+    await persister.persist(decoded(numbered(logged(), 2)))
+    answers = [Unavailable("away"), None, None]
+    looked = asyncio.Event()
+    real = ledger_watch.look_once
+
+    async def look_once(*arguments):
+        if answers and (answer := answers.pop(0)):
+            raise answer
+        found = await real(*arguments)
+        if not answers:
+            looked.set()
+        return found
+
+    monkeypatch.setattr(ledger_watch, "look_once", look_once)
+    watching = asyncio.create_task(ledger_watch.watch(database, every=0.01))
+    async with asyncio.timeout(30):
+        await looked.wait()
+    watching.cancel()
+    assert telemetry.ledger_missing._value.get() == 1
 
 
 async def insert(connection, epoch, *, persisted=(), duplicate=(), rejected=()):
