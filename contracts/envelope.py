@@ -9,20 +9,19 @@ from datetime import UTC, datetime
 from typing import Annotated, Any, ClassVar, Literal
 from uuid import UUID
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field
 
 from contracts.fields import Key, Tenant, Timestamp, or_default
 from contracts.identifiers import uuid7
-from contracts.limits import INT64_MAX
 
 CONTENT_TYPE = "application/cloudevents+json"
 CONTENT_TYPE_BATCH = "application/cloudevents-batch+json"
 
+Source = Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\s\x00-\x1f]+$")]
+"""Who made an event, a URI reference."""
 
-def _sequence(value: str) -> str:
-    if int(value) > INT64_MAX:
-        raise ValueError("a sequence must be at most 9223372036854775807")
-    return value
+SequenceNumber = Annotated[str, Field(pattern=r"^[1-9][0-9]{0,17}$")]
+"""The number of an event within its epoch: a decimal string from 1, of at most 18 digits."""
 
 
 class Envelope(BaseModel):
@@ -36,9 +35,7 @@ class Envelope(BaseModel):
 
     specversion: Literal["1.0"] = Field(description="the version of CloudEvents")
     id: Key = Field(description="the event's own key; version 7 recommended")
-    source: Annotated[str, Field(min_length=1, max_length=1024, pattern=r"^[^\s\x00-\x1f]+$")] = (
-        Field(description="who made it, a URI reference such as /agents/infra-1")
-    )
+    source: Source = Field(description="who made it, a URI reference such as /agents/infra-1")
     type: Annotated[str, Field(min_length=1, max_length=255)] = Field(
         description="what it tells; also the AMQP routing key"
     )
@@ -61,9 +58,9 @@ class Envelope(BaseModel):
     dataschema: Annotated[str, Field(min_length=1)] | None = Field(
         None, description="a URI of the contract"
     )
-    sequence: (
-        Annotated[str, Field(pattern=r"^[1-9][0-9]{0,18}$"), AfterValidator(_sequence)] | None
-    ) = Field(None, description="its number within the epoch, a decimal string from 1")
+    sequence: SequenceNumber | None = Field(
+        None, description="its number within the epoch, a decimal string from 1"
+    )
     epoch: Key | None = Field(None, description="the run of the source that numbers its events")
     data: dict[str, Any] = Field(description="what the contract of the type says")
 

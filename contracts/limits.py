@@ -28,6 +28,9 @@ MAX_CONFIRMATION_BYTES = 1024 * 1024
 INT64_MAX = 2**63 - 1
 """Largest value of a BIGINT column."""
 
+MAX_SEQUENCE = 10**18 - 1
+"""Largest number of an event within its epoch: 18 digits."""
+
 INT32_MAX = 2**31 - 1
 """Largest value of an INTEGER column."""
 

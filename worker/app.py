@@ -12,7 +12,7 @@ import time
 import structlog
 
 from contracts.registry import ContractFamily
-from worker import crash_points, drain, families, health, telemetry, undelivered
+from worker import crash_points, drain, families, health, ledger_watch, telemetry, undelivered
 from worker.attachment import Attachment
 from worker.batch import Batcher, Solitude
 from worker.broker import topology
@@ -116,6 +116,7 @@ class App:
                 background = [tasks.create_task(self.relay.run())]
                 if listener is not None:
                     background.append(tasks.create_task(health.serve(self._checks(), listener)))
+                    background.append(tasks.create_task(ledger_watch.watch(self.database)))
                 if self._until_drained:
                     background.append(
                         tasks.create_task(

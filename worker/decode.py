@@ -3,24 +3,25 @@
 One delivery gives one item, or in batch mode one for each event, in order.
 """
 
+import contextlib
 from functools import cache
 from hashlib import blake2b
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
 
 import orjson
-from pydantic import TypeAdapter, ValidationError
+from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from contracts.checking import error_details
 from contracts.confirmation import Reason
-from contracts.envelope import Envelope, EventData
-from contracts.fields import Tenant
+from contracts.envelope import Envelope, EventData, SequenceNumber, Source
+from contracts.fields import Key, Tenant, or_default
 from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
 from contracts.registry import ContractFamily
 from worker import telemetry
 from worker.body import dump, find_unfit, parse, replace_nul
 from worker.content_encoding import Undecodable, unpack
-from worker.message import Decoded, Delivery, Message, Rejected
+from worker.message import Decoded, Delivery, Message, Number, Rejected
 
 _NUL = b"\\u0000"
 _NOT_EXTENSIONS = frozenset(
@@ -106,6 +107,7 @@ class Decoder:
             fields=fields,
             digest=digest(envelope.type, envelope.tenantid, digest_of["data"]),
             extensions=_extensions(raw),
+            number=_number(envelope),
         )
 
 
@@ -120,6 +122,12 @@ def _key(names: tuple[str, ...], fields: EventData, event_id: UUID) -> tuple[UUI
     members = vars(fields)
     values = tuple([members[name] for name in names])
     return values if values and None not in values else (event_id,)
+
+
+def _number(envelope: Envelope) -> Number | None:
+    if envelope.sequence is None or envelope.epoch is None:
+        return None
+    return Number(envelope.tenantid, envelope.source, envelope.epoch, int(envelope.sequence))
 
 
 def _extensions(raw: dict[str, Any]) -> dict[str, Any] | None:
@@ -167,12 +175,36 @@ def _reject_event(
 
 
 def identify(rejected: Rejected, raw: Any) -> None:
-    """Read as much of an event's identity as there is: for people, and for the publisher who waits."""
+    """Read as much of an event's identity as there is: for people, the publisher who waits, and the loss ledger."""
+    rejected.numbers = numbers_of(raw)
     if isinstance(raw, dict):
         rejected.id = rejected.key = _string(raw.get("id"))
         rejected.type = _string(raw.get("type"))
         rejected.source = _string(raw.get("source"))
         rejected.tenant = _tenant(raw.get("tenantid", "default"))
+
+
+def numbers_of(raw: Any) -> list[Number]:
+    """The numbers of an event, or of each event of a batch, that can be read; whatever else is wrong with it."""
+    events = raw[:MAX_BATCH_EVENTS] if isinstance(raw, list) else [raw]
+    found = []
+    for event in events:
+        if isinstance(event, dict) and "sequence" in event and "epoch" in event:
+            with contextlib.suppress(ValidationError):
+                read = _Numbered.model_validate(event)
+                found.append(Number(read.tenantid, read.source, read.epoch, int(read.sequence)))
+    return found
+
+
+class _Numbered(BaseModel):
+    """What of an envelope says which number it has."""
+
+    model_config = ConfigDict(strict=True)
+
+    tenantid: Annotated[Tenant, or_default("default")] = "default"
+    source: Source
+    epoch: Key
+    sequence: SequenceNumber
 
 
 def _string(value: Any) -> str | None:

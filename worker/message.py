@@ -3,9 +3,10 @@
 A failure is a value here: decoding gives a Message or a Rejected, the transaction gives one Outcome for each.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 from uuid import UUID
 
 from contracts.confirmation import Reason
@@ -60,12 +61,21 @@ class Delivery:
         return count if isinstance(count, int) else int(self.redelivered)
 
 
+class Number(NamedTuple):
+    """An event's place in what its source published: `sequence` counts from 1 within the epoch."""
+
+    tenant: str
+    source: str
+    epoch: UUID
+    sequence: int
+
+
 @dataclass(slots=True)
 class Message:
     """One event that passed its contract.
 
     `data` is its JSON as received (NUL characters replaced), `fields` the same as validated values. `key` holds the
-    values of the idempotency key. `digest` is 16 bytes over type, tenant and data.
+    values of the idempotency key. `digest` is 16 bytes over type, tenant and data. `number` is for the loss ledger.
     """
 
     delivery: Delivery
@@ -80,6 +90,7 @@ class Message:
     fields: EventData
     digest: bytes
     extensions: dict[str, Any] | None
+    number: Number | None = None
 
     @property
     def key_text(self) -> str:
@@ -93,6 +104,8 @@ class Accepted:
 
     message: Message
     outcome: Literal["persisted", "duplicate"]
+    fresh: bool = False
+    """Whether this transaction wrote its row; a redelivered message may be `persisted` by an earlier one."""
 
 
 @dataclass(slots=True)
@@ -112,6 +125,8 @@ class Rejected:
     key: str | None = None
     source: str | None = None
     tenant: str | None = None
+    numbers: Sequence[Number] = ()
+    """Of the event, or of all events of a batch that is rejected as a whole, as far as they can be read."""
 
 
 @dataclass(slots=True)

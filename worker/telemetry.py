@@ -109,6 +109,16 @@ suspects = Counter(
     ["family"],
     registry=REGISTRY,
 )
+ledger_missing = Gauge(
+    "worker_ledger_missing",
+    "Numbered events that never came, at two looks five minutes apart. A rise: 'worker reconcile' names them.",
+    registry=REGISTRY,
+)
+ledger_doubled = Gauge(
+    "worker_ledger_doubled",
+    "Numbered events that were stored under two keys. A rise: 'worker reconcile' names them.",
+    registry=REGISTRY,
+)
 reconnections = Counter(
     "worker_reconnections_total",
     "Connections to RabbitMQ made after the first.",

@@ -41,8 +41,15 @@ class Pending:
     answer: asyncio.Future[Answer | PublishingError]
     asked: bool
     """Whether it was sent with the wish to hear what became of it."""
+    stamp: bytes = b""
+    """Members that the publisher adds to the body: its number for the loss ledger."""
     correlation_id: str = ""
     watchers: int = 0
+
+    @property
+    def wire(self) -> bytes:
+        """The event as it travels: the body, with the stamp as its first members."""
+        return b"{" + self.stamp + self.body[1:] if self.stamp else self.body
 
     @property
     def settled(self) -> bool:
@@ -99,10 +106,12 @@ class Ledger:
         self._bytes -= size
         self._changed()
 
-    def open(self, key: EventKey, event_type: str, body: bytes, *, asked: bool) -> Pending:
+    def open(
+        self, key: EventKey, event_type: str, body: bytes, *, asked: bool, stamp: bytes = b""
+    ) -> Pending:
         """Enter an event for which room was taken."""
         new = asyncio.get_running_loop().create_future
-        pending = Pending(key, event_type, body, hash(body), new(), new(), asked)
+        pending = Pending(key, event_type, body, hash(body), new(), new(), asked, stamp)
         self._pending[key] = pending
         return pending
 

@@ -32,10 +32,10 @@ def pack(pendings: Sequence[Pending]) -> Parcel:
     """Events of one family as one message; its correlation id is the first event's id."""
     first = pendings[0]
     if len(pendings) == 1:
-        content_type, body = CONTENT_TYPE, first.body
+        content_type, body = CONTENT_TYPE, first.wire
     else:
         content_type = CONTENT_TYPE_BATCH
-        body = b"[" + b",".join(pending.body for pending in pendings) + b"]"
+        body = b"[" + b",".join(pending.wire for pending in pendings) + b"]"
     correlation_id = first.key[1]
     for pending in pendings:
         pending.correlation_id = correlation_id
@@ -64,7 +64,7 @@ class Batcher:
             self._send(pack([pending]))
             return
         family = known[0].name
-        size = len(pending.body) + 1
+        size = len(pending.body) + len(pending.stamp) + 1
         group = self._groups.get(family)
         if group is not None and group.bytes + size > self._max_bytes:
             self.flush(family)

@@ -29,6 +29,7 @@ from contracts.publishing.errors import (
     Rejected,
 )
 from contracts.publishing.ledger import Answer, EventKey, Ledger, Pending
+from contracts.publishing.numbering import Numbering, Published
 from contracts.publishing.parcels import MAX_PARCEL_BYTES, Batcher, Parcel
 from contracts.publishing.task_events import TaskEvents
 from contracts.publishing.waiting import Wait, again, raise_if, too_late
@@ -48,6 +49,7 @@ class EventPublisher:
     `publish`, which spares them work where `persisted` is rarely called. `validate=False` leaves checking to the
     worker. Every call ends within `timeout` seconds (`math.inf` for no limit) unless it is given its own.
     `max_unanswered` and `max_unanswered_bytes` bound what is under way: calls past them wait for room.
+    Events without a number are numbered for the loss ledger (`contracts.publishing.numbering`).
     """
 
     def __init__(
@@ -82,6 +84,7 @@ class EventPublisher:
         self._timeout = timeout
         self._close_timeout = close_timeout
         self._ledger = Ledger(max_unanswered, max_unanswered_bytes)
+        self._numbering = Numbering(max_unanswered)
         self._dispatcher: Dispatcher | None = None
         self._closing = False
 
@@ -135,6 +138,21 @@ class EventPublisher:
                 f"the broker did not confirm {lost} events before the publisher was closed; "
                 "it may have them: publish them again, a repetition is stored once"
             )
+
+    @property
+    def epoch(self) -> UUID:
+        """Under which this publisher numbers its events for the loss ledger; a new one for each publisher."""
+        return self._numbering.epoch
+
+    @property
+    def last_sequence(self) -> int:
+        """The last number that an event of this publisher's own source and tenant has used; 0 before the first."""
+        return self._numbering.last(self._tenant, self._need_source())
+
+    @property
+    def published(self) -> list[Published]:
+        """How far each source has come that it published for: what `worker reconcile --published` can be told."""
+        return self._numbering.published()
 
     def event(self, data: EventData, **attributes: Any) -> Event:
         """The data in an envelope with this publisher's source and tenant."""
@@ -203,7 +221,7 @@ class EventPublisher:
             await self._room(event, len(body), wait)
             found = self._ledger.find(key)
             if found is None:
-                return self._start(key, event.type, body, asked=asked)
+                return self._start(event, body, asked=asked)
             self._ledger.give_back(len(body))
         if found.fingerprint != hash(body):
             text = "another event with this source and id is under way"
@@ -228,11 +246,12 @@ class EventPublisher:
         self._ledger.leave(turn, size)
         raise self._late(event, wait.limit)
 
-    def _start(self, key: EventKey, event_type: str, body: bytes, *, asked: bool) -> Pending:
+    def _start(self, event: Event, body: bytes, *, asked: bool) -> Pending:
         if self._dispatcher is None or self._closing:
             self._ledger.give_back(len(body))
             raise PublisherClosed("the publisher is not open: use it in an 'async with' block")
-        pending = self._ledger.open(key, event_type, body, asked=asked)
+        stamp = self._numbering.stamp(event, body)  # here, where nothing refuses it any more
+        pending = self._ledger.open(_key(event), event.type, body, asked=asked, stamp=stamp)
         self._batcher.put(pending)
         return pending
 

@@ -121,6 +121,7 @@ async def _use_as_operator(run, settings):
     await _queue_with_one(settings.broker, "old.dead-letters")
     await run("operator", "status")
     await run("operator", "dead-letters", "list")
+    await run("operator", "reconcile", "--wait", "0")
     await run("operator", "dead-letters", "replay", "--limit", "1")
     await run("operator", "dead-letters", "import", "--queue", "old.dead-letters")
     await run("operator", "dead-letters", "discard", "--yes")

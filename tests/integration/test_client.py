@@ -173,7 +173,9 @@ async def test_a_message_is_what_the_wire_says(url, worker):
         assert await p.persisted(event) == "persisted"
         assert await p.persisted(event) == "duplicate"
     first, second = (message for message, _ in worker.messages)
-    assert json.loads(first.body) == json.loads(event.to_json())
+    number = {"sequence": "1", "epoch": str(p.epoch)}
+    assert json.loads(first.body) == json.loads(event.to_json()) | number
+    assert first.body == second.body
     assert first.exchange == "agent.messages"
     assert first.routing_key == "execution.logged"
     assert first.delivery_mode == 2

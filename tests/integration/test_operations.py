@@ -164,11 +164,11 @@ async def test_two_who_maintain_at_once_do_each_month_once(settings):
     both = await asyncio.gather(
         *(upkeep.maintain(settings, months_ahead=14, dry_run=False) for _ in range(2))
     )
-    added = [name for done in both for table in done for name in table.added]
-    tables = [one.table for one in both[0]]
+    added = [name for done in both for table in done.tables for name in table.added]
+    tables = [one.table for one in both[0].tables]
     last = [Month.of(datetime.now(UTC)).plus(ahead) for ahead in (13, 14)]
     assert sorted(added) == sorted(month.partition_of(t) for t in tables for month in last)
-    assert {one.months for done in both for one in done} == {15}
+    assert {one.months for done in both for one in done.tables} == {15}
 
 
 async def test_a_queue_that_differs_is_found_by_the_doctor(settings, amqp_url):

@@ -34,6 +34,7 @@ SAMPLES = {
     f" VALUES (gen_random_uuid(), '{JOB}', 'a', 1, '{{}}', {FACT})",
     "outbox": "(id, family, payload) VALUES (gen_random_uuid(), 'task-lifecycle', '{}')",
     "suspects": "(digest, family) VALUES ('\\x00', 'task-lifecycle')",
+    "loss_ledger": "(epoch, source) VALUES (gen_random_uuid(), '/agents/a')",
     "dead_letters": "(id, exchange, routing_key, family, reason, body)"
     " VALUES (gen_random_uuid(), 'agent.messages', 'task.created', 'task-lifecycle', 'invalid', '{')",
 }

@@ -11,6 +11,7 @@ from contracts import PersistenceConfirmed, uuid7
 from contracts.confirmation import REASONS
 from contracts.envelope import CONTENT_TYPE, CONTENT_TYPE_BATCH, Event
 from contracts.execution_log import ExecutionLogged
+from contracts.limits import MAX_BODY_BYTES
 from contracts.publishing import dispatch
 from contracts.publishing.dispatch import LinkLost, Nacked, delay
 from contracts.publishing.errors import (
@@ -121,7 +122,9 @@ async def test_publish_returns_when_the_broker_has_it(broker):
         event = logged()
         await p.publish(event)
     (parcel,) = broker.parcels
-    assert parcel.body == event.to_json()
+    assert Event.model_validate_json(parcel.body) == event.model_copy(
+        update={"sequence": "1", "epoch": p.epoch}
+    )
     assert (parcel.routing_key, parcel.content_type) == ("execution.logged", CONTENT_TYPE)
     assert parcel.correlation_id == str(event.id)
     assert parcel.asked
@@ -183,6 +186,82 @@ async def test_a_reason_of_a_later_version_is_shown_as_it_is(broker):
     async with publisher(broker) as p:
         with pytest.raises(Rejected, match="rejected as too_late_for_that"):
             await p.persisted(logged())
+
+
+def numbers(broker):
+    """The numbers of what was sent, in the order in which it was sent."""
+    return [event.get("sequence") for events in broker.events for event in events]
+
+
+async def test_events_are_numbered_by_tenant_and_source_from_1(broker):
+    """Each source of each tenant has numbers without a gap; all share the epoch of the publisher."""
+    async with publisher(broker, batch=True) as p:
+        ours, theirs = [logged() for _ in range(3)], logged().model_copy(update={"source": "/b"})
+        other = logged().model_copy(update={"tenantid": "acme"})
+        await asyncio.gather(*map(p.publish, [*ours, theirs, other]))
+        assert p.last_sequence == 3
+        assert {(o.tenantid, o.source): o.sequence for o in p.published} == {
+            ("default", SOURCE): 3, ("default", "/b"): 1, ("acme", SOURCE): 1
+        }  # fmt: skip
+    assert numbers(broker) == ["1", "2", "3", "1", "1"]
+    assert {event["epoch"] for events in broker.events for event in events} == {str(p.epoch)}
+    assert publisher(broker).epoch > p.epoch
+    assert p.epoch.version == 7
+
+
+async def test_an_event_that_is_sent_again_keeps_its_number(broker):
+    """By the caller, over a new connection, after a refusal, or for a lost answer: it is the same event."""
+    broker.script = [LinkLost(), None, Nacked("full"), None, LinkLost()]
+    async with publisher(broker) as p:
+        first, second, third = logged(), logged(), logged()
+        await p.publish(first)
+        await p.publish(second)
+        await p.publish(first)
+        broker.answers = False
+        await p.publish(third)
+        broker.answers = True
+        broker.links[-1].lost.set()
+        await p.persisted(third)
+    sent = [(e["id"], e["sequence"]) for events in broker.events for e in events]
+    assert set(sent) == {(str(e.id), n) for e, n in ((first, "1"), (second, "2"), (third, "3"))}
+    assert len(sent) > 5
+
+
+async def test_a_number_of_its_own_is_left_as_it_is(broker):
+    """Who numbers events himself, or forwards those of others, knows best."""
+    async with publisher(broker) as p:
+        for own in ({"sequence": "7"}, {"sequence": "8", "epoch": uuid7()}, {"epoch": uuid7()}):
+            await p.publish(logged().model_copy(update=own))
+        await p.publish(logged())
+    assert numbers(broker) == ["7", "8", None, "1"]
+
+
+async def test_what_is_refused_here_takes_no_number(broker):
+    """Neither an invalid event, nor one that found no room, nor one that came too late."""
+    async with publisher(broker, max_unanswered=1) as p:
+        with pytest.raises(InvalidEvent):
+            await p.publish(logged(status="completed").model_copy(update={"data": {}}))
+        broker.script = ["hang"]
+        stuck = asyncio.create_task(p.publish(logged(), timeout=0.2))
+        await until(lambda: broker.parcels)
+        with pytest.raises(NotConfirmed, match="was not sent"):
+            await p.publish(logged(), timeout=0.01)
+        with pytest.raises(NotConfirmed):
+            await stuck
+        assert p.last_sequence == 1
+        p._ledger.abandon(NotConfirmed("test"))
+    with pytest.raises(PublisherClosed):
+        await p.publish(logged())
+    assert p.last_sequence == 1
+
+
+async def test_an_event_at_the_limit_of_size_travels_without_a_number(broker):
+    """A number must not make an event too large."""
+    room = MAX_BODY_BYTES - len(logged(action="x").to_json())
+    async with publisher(broker) as p:
+        await p.publish(logged(action="x" * (room + 1)))
+    assert numbers(broker) == [None]
+    assert p.published == []
 
 
 async def test_an_invalid_event_is_not_sent(broker):

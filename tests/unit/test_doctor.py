@@ -116,6 +116,15 @@ def test_migrations_and_letters():
     assert database_checks.judge_letters({("task-lifecycle", "invalid"): 3}).level is Level.NOTE
 
 
+def test_what_the_loss_ledger_lacks_is_noted():
+    """It may be on its way: the doctor does not wait, and names the command that does."""
+    assert database_checks.judge_ledger(0, 0).level is Level.OK
+    for numbers in ((1, 0), (0, 1)):
+        found = database_checks.judge_ledger(*numbers)
+        assert found.level is Level.NOTE
+        assert "worker reconcile" in found.remedy
+
+
 @pytest.mark.parametrize(
     ("server", "level"),
     [

@@ -1,7 +1,7 @@
 """The command line: commands parse and print, the work is done on the floors below.
 
 One module a command or group of commands: each has `register(app)` and is found by its being here. Promises the exit
-codes of the wire (0 done; 1 some message was rejected or not confirmed; 2 bad usage or configuration; 3 a service could
+codes of the wire (0 done; 1 some message was rejected, not confirmed or missing; 2 bad usage or configuration; 3 a service could
 not be reached), one sentence on standard error instead of a traceback for all that a person can mend, and no secret.
 """
 
@@ -28,6 +28,7 @@ _ORDER = (
     "migrate",
     "topology",
     "maintain",
+    "reconcile",
     "contracts",
 )
 """The order in which `worker --help` tells of them; what is not named here comes after, by name."""
@@ -37,7 +38,7 @@ app = typer.Typer(
     help="Persistence worker for agent systems: RabbitMQ in, PostgreSQL behind, confirmations out.",
     epilog=(
         "DATABASE_URL and AMQP_URL say where to work; 'worker run --help' lists all settings. "
-        "Exit codes: 0 done · 1 some message was rejected or not confirmed · 2 bad usage or configuration · "
+        "Exit codes: 0 done · 1 some message was rejected, not confirmed or missing · 2 bad usage or configuration · "
         "3 a service could not be reached."
     ),
     no_args_is_help=True,

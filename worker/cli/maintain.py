@@ -24,19 +24,23 @@ def maintain(
     ] = MONTHS_AHEAD,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make the monthly partitions that are missing; safe to run twice and beside running workers."""
+    """Make the monthly partitions that are missing and fold the loss ledger; safe to run twice and beside running workers."""
     settings = session.load_settings("database")
     done = session.run(upkeep.maintain(settings, months_ahead=months_ahead, dry_run=dry_run))
     if json:
-        output.print_json({"dry_run": dry_run, "tables": done})
+        output.print_json({"dry_run": dry_run, **vars(done)})
         return
     output.print_table(
         "Partitions" + (" (dry run: nothing was changed)" if dry_run else ""),
         ("table", "would add" if dry_run else "added", "months", "rows in the default partition"),
         [
             (table.table, _span(table.added), table.months, _rows(table.default_rows))
-            for table in done
+            for table in done.tables
         ],
+    )
+    were = "would be" if dry_run else "were"
+    output.console.print(
+        f"[bold]Loss ledger[/bold]: {done.ledger_rows_folded:,} rows {were} folded into others\n"
     )
 
 

@@ -8,12 +8,20 @@ import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 from uuid import UUID
 
-from pydantic import AwareDatetime, BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import (
+    AwareDatetime,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    model_validator,
+)
 
 from contracts.confirmation import Reason
+from contracts.limits import MAX_SEQUENCE
 from worker.dead_letters import bodies
 
 State = Literal["open", "replayed", "edited", "discarded"]
@@ -43,8 +51,28 @@ class Summary:
     state: State
 
 
+_Sequence = Annotated[int, Field(ge=1, le=MAX_SEQUENCE)]
+
+
 def _from_base64(value: Any) -> Any:
     return base64.b64decode(value, validate=True) if isinstance(value, str) else value
+
+
+class LetterSequences(BaseModel):
+    """Numbers of one tenant, source and epoch that a letter holds, as pairs of the first and the last of a range."""
+
+    model_config = ConfigDict(frozen=True)
+
+    tenant_id: str
+    source: str
+    epoch: UUID
+    ranges: list[tuple[_Sequence, _Sequence]]
+
+    @model_validator(mode="after")
+    def _in_order(self) -> Self:
+        if any(first > last for first, last in self.ranges):
+            raise ValueError("a range must not end before it begins")
+        return self
 
 
 Base64 = Annotated[bytes, BeforeValidator(_from_base64)]
@@ -78,6 +106,8 @@ class Letter(BaseModel):
     last_replayed_at: AwareDatetime | None = None
     resolved_at: AwareDatetime | None = None
     resolution: Literal["replayed", "edited", "discarded"] | None = None
+    sequences: list[LetterSequences] | None = None
+    """Its numbers for the loss ledger."""
 
     @property
     def state(self) -> State:
@@ -112,7 +142,7 @@ class Letter(BaseModel):
 COLUMNS = tuple(Letter.model_fields)
 """Every column of the table, in its order."""
 
-JSON_COLUMNS = ("errors", "headers", "properties")
+JSON_COLUMNS = ("errors", "headers", "properties", "sequences")
 """Those that travel to and from the driver as JSON text."""
 
 
@@ -120,7 +150,9 @@ def from_row(row: Mapping[str, Any]) -> Letter:
     """A letter from a row whose JSON columns are text."""
     values = dict(row)
     for name in JSON_COLUMNS:
-        values[name] = json.loads(values[name])
+        values[name] = json.loads(values[name] or "null")
+    if values["sequences"] is not None:
+        values["sequences"] = [LetterSequences(**entry) for entry in values["sequences"]]
     return Letter.model_construct(**values)
 
 

@@ -5,7 +5,7 @@ read is named, and hides none behind it.
 """
 
 import json
-from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -95,12 +95,15 @@ async def _insert(
 
 async def _insert_one(connection: asyncpg.Connection, letter: Letter) -> bool:
     """Whether the letter is new."""
-    values = [_value(name, getattr(letter, name)) for name in COLUMNS]
+    as_json = letter.model_dump(mode="json", include=set(JSON_COLUMNS))
+    values = [_value(as_json, letter, name) for name in COLUMNS]
     return bool(await connection.execute(_INSERT, *values) == "INSERT 0 1")
 
 
-def _value(name: str, value: Any) -> Any:
-    return json.dumps(value) if name in JSON_COLUMNS else value
+def _value(as_json: Mapping[str, Any], letter: Letter, name: str) -> Any:
+    if name not in JSON_COLUMNS:
+        return getattr(letter, name)
+    return None if as_json[name] is None else json.dumps(as_json[name])
 
 
 def _explain(error: ValidationError) -> str:

@@ -16,8 +16,8 @@ from worker.store import lifecycle, operational  # noqa: F401
 from worker.store.declaration import Family
 from worker.store.plan import Plan, make_plan
 
-FOUNDATION_REVISION = "0001"
-"""The migration that the tables of no family need."""
+FOUNDATION_REVISIONS = frozenset({"0001", "0005"})
+"""The migrations that the tables of no family need."""
 
 _modules = [
     importlib.import_module(f"{__name__}.{info.name}") for info in pkgutil.iter_modules(__path__)
@@ -49,4 +49,4 @@ def plan() -> Plan:
 def required_revisions(names: Iterable[str] | None = None) -> set[str]:
     """The migrations that these families (all, if none are named) need."""
     chosen = families() if names is None else {n: families()[n] for n in names if n in families()}
-    return {FOUNDATION_REVISION} | {family.revision for family in chosen.values()}
+    return {*FOUNDATION_REVISIONS} | {family.revision for family in chosen.values()}

@@ -20,6 +20,7 @@ from worker.store.partitions import (
     PartitionStatus,
     partition_status,
 )
+from worker.store.reconciliation import Chosen, look
 
 _MIGRATE = "Run 'worker migrate' (or 'alembic upgrade head') with a role that owns the tables."
 _MAINTAIN = "Run 'worker maintain', and let a timer run it every day."
@@ -45,6 +46,7 @@ async def examine(database: Database, settings: Settings) -> list[Finding]:
             judge_outbox(waiting.rows, waiting.oldest_seconds, settings.outbox_sweep_after)
         )
         letters = await unresolved_letters(connection)
+        findings.append(await _ledger(database))
         findings.append(judge_letters({(one.family, one.reason): one.count for one in letters}))
     return findings
 
@@ -133,6 +135,25 @@ def judge_outbox(rows: int, oldest_seconds: float | None, sweep_after: float) ->
             "Start a worker; if one runs, look in its log for 'relay' and 'sweep' and whether RabbitMQ takes publishes.",
         )
     return ok("outbox", f"{rows} transactions wait for their confirmation" if rows else "empty")
+
+
+async def _ledger(database: Database) -> Finding:
+    missing = doubled = 0
+    async for account in look(database, Chosen(), most_ranges=0, letters=False):
+        missing += account.missing.count
+        doubled += account.doubled.count
+    return judge_ledger(missing, doubled)
+
+
+def judge_ledger(missing: int, doubled: int) -> Finding:
+    """Whether numbered events are missing or doubled."""
+    if not (missing or doubled):
+        return ok("loss ledger", "no numbered event is missing or doubled")
+    return note(
+        "loss ledger",
+        f"{missing} numbered events are not there (lost, or on their way), {doubled} are doubled",
+        "'worker reconcile' waits for what is on its way and names the others.",
+    )
 
 
 def judge_letters(counts: dict[tuple[str, str], int]) -> Finding:

@@ -140,6 +140,7 @@ _OPERATIONAL_PRIVILEGES = {
     "outbox": ("SELECT", "INSERT", "DELETE"),
     "dead_letters": ("SELECT", "INSERT", "UPDATE"),
     "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
+    "loss_ledger": ("SELECT", "INSERT"),
     "schema_versions": ("SELECT",),
 }
 

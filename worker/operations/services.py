@@ -10,9 +10,11 @@ from contracts.registry import ContractFamily
 from worker import families
 from worker.broker import topology
 from worker.broker.connection import BrokerConnection, connect
+from worker.errors import Misconfigured
 from worker.patience import patiently
 from worker.settings import Settings
 from worker.store.database import Database
+from worker.store.migrations import missing
 
 
 @asynccontextmanager
@@ -29,6 +31,17 @@ async def open_database(settings: Settings, *, wait: float = 0) -> AsyncIterator
         yield database
     finally:
         await database.close()
+
+
+async def require_migrations(database: Database, settings: Settings) -> None:
+    """Raises Misconfigured where the database lacks a migration that this version needs."""
+    async with database.connection() as connection:
+        absent = await missing(connection, families.required_revisions())
+    if absent:
+        raise Misconfigured(
+            f"the database at {settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
+            "run 'alembic upgrade head'"
+        )
 
 
 @asynccontextmanager

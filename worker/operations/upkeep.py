@@ -1,4 +1,4 @@
-"""Keeping the tables in order: months for the partitioned ones.
+"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger.
 
 Promises to be safe to run twice, by two at once and beside running workers.
 """
@@ -9,13 +9,11 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
-from worker.errors import Misconfigured
-from worker.families import required_revisions
-from worker.operations.services import open_database
+from worker.operations.services import open_database, require_migrations
 from worker.patience import patiently
 from worker.settings import Settings
 from worker.store.database import Database, translate
-from worker.store.migrations import missing
+from worker.store.loss_ledger import compact, foldable
 from worker.store.partitions import (
     ensure_partitions,
     partition_status,
@@ -38,16 +36,19 @@ class Upkeep:
     """Rows in the default partition afterwards (or now, in a dry run), counted up to a limit."""
 
 
-async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> list[Upkeep]:
-    """Add the months that the partitioned tables lack; one line a table."""
+@dataclass(frozen=True)
+class Maintained:
+    """What was done, or would be done."""
+
+    tables: list[Upkeep]
+    ledger_rows_folded: int
+    """Rows of the loss ledger that became part of another."""
+
+
+async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> Maintained:
+    """Add the months that the partitioned tables lack, and fold the loss ledger."""
     async with open_database(settings, wait=settings.start_timeout) as database:
-        async with database.connection() as connection:
-            absent = await missing(connection, required_revisions())
-        if absent:
-            raise Misconfigured(
-                f"the database at {settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
-                "run 'alembic upgrade head'"
-            )
+        await require_migrations(database, settings)
         lacking = await _lacking(database, months_ahead)
         if dry_run:
             added = lacking
@@ -58,7 +59,8 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> l
             }
         async with database.connection() as connection:
             status = await partition_status(connection, months_ahead=months_ahead)
-    return [
+        folded = await _fold_ledger(database, dry_run=dry_run)
+    tables = [
         Upkeep(
             table=table.table,
             added=tuple(added[table.table]),
@@ -67,6 +69,14 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> l
         )
         for table in status
     ]
+    return Maintained(tables, folded)
+
+
+async def _fold_ledger(database: Database, *, dry_run: bool) -> int:
+    if not dry_run:
+        return await compact(database)
+    async with database.transaction() as connection:
+        return await foldable(connection)
 
 
 async def _lacking(database: Database, months_ahead: int) -> dict[str, list[str]]:

@@ -75,7 +75,7 @@ class Inserter:
 
     def _verdict(self, message: Message, fresh: bool, stored: bytes) -> Verdict:  # noqa: FBT001 (reads as a row of a table)
         if fresh:
-            return Accepted(message, "persisted")
+            return Accepted(message, "persisted", fresh=True)
         if message.digest == stored:
             seen_before = message.delivery.redelivered or message.delivery.retried
             return Accepted(message, "persisted" if seen_before else "duplicate")
@@ -100,6 +100,7 @@ def rejection(message: Message, reason: Any, text: str) -> Rejected:
         key=message.key_text,
         source=message.source,
         tenant=message.tenant,
+        numbers=[message.number] if message.number else (),
     )
 
 

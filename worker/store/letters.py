@@ -15,8 +15,9 @@ import orjson
 
 from worker.body import replace_nul
 from worker.errors import Invalid
-from worker.message import Delivery, Properties, Rejected
+from worker.message import Delivery, Number, Properties, Rejected
 from worker.store.database import translate
+from worker.store.ranges import fold
 
 HEADER = "x-dead-letter-id"
 
@@ -36,6 +37,7 @@ _COLUMNS = (
     ("properties", "jsonb"),
     ("properties_raw", "bytea"),
     ("body", "bytea"),
+    ("sequences", "jsonb"),
 )
 _WRITE = (
     f"INSERT INTO dead_letters AS d ({', '.join(name for name, _ in _COLUMNS)}) "  # noqa: S608 (constant names)
@@ -46,7 +48,8 @@ _WRITE = (
     )
     + f") AS u({', '.join(name for name, _ in _COLUMNS)}) "
     "ON CONFLICT (id) DO UPDATE SET seen = d.seen + 1, last_seen_at = now(), reason = excluded.reason, "
-    "errors = excluded.errors, resolved_at = NULL, resolution = NULL"
+    "errors = excluded.errors, resolved_at = NULL, resolution = NULL, "
+    "sequences = coalesce(d.sequences, excluded.sequences)"
 )
 
 
@@ -155,6 +158,27 @@ def _row(item: Rejected, letter: UUID | None) -> tuple[Any, ...]:
         ),
         delivery.properties_raw,
         item.body,
+        _sequences(item.numbers),
+    )
+
+
+def _sequences(numbers: Sequence[Number]) -> str | None:
+    """Which numbers the letter holds, as loss_ledger has them."""
+    if not numbers:
+        return None
+    by_epoch: dict[tuple[str, str, UUID], list[int]] = {}
+    for number in numbers:
+        by_epoch.setdefault(number[:3], []).append(number.sequence)
+    return _json(
+        [
+            {
+                "tenant_id": tenant,
+                "source": source,
+                "epoch": epoch,
+                "ranges": [list(one) for one in fold(found)[0]],
+            }
+            for (tenant, source, epoch), found in by_epoch.items()
+        ]
     )
 
 

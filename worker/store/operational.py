@@ -1,7 +1,9 @@
-"""The worker's own tables: confirmations to send, rejected messages, suspects, and which migrations ran.
+"""The worker's own tables: confirmations, rejected messages, suspects, the loss ledger, and which migrations ran.
 
 They are not facts: no message is stored in them as data. `outbox`, `suspects` and `schema_versions` know no tenant.
 """
+
+from typing import Any
 
 from sqlalchemy import (
     JSON,
@@ -11,15 +13,16 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
+    PrimaryKeyConstraint,
     String,
     Table,
     Text,
     Uuid,
     text,
 )
-from sqlalchemy.dialects.postgresql import JSONB
+from sqlalchemy.dialects.postgresql import INT8MULTIRANGE, JSONB
 
-from worker.store.schema import Kind, metadata, one_of, timestamp_column
+from worker.store.schema import Kind, metadata, one_of, tenant_column, timestamp_column
 
 REASONS = (
     "undecodable",
@@ -90,6 +93,7 @@ dead_letters = Table(
     one_of("reason", REASONS),
     one_of("resolution", RESOLUTIONS),
     CheckConstraint("(resolved_at IS NULL) = (resolution IS NULL)", name="resolved"),
+    Column("sequences", JSONB(none_as_null=True)),
     CheckConstraint("batch_index >= 0", name="batch_index"),
     CheckConstraint("seen >= 1", name="seen"),
     CheckConstraint("replays >= 0", name="replays"),
@@ -121,3 +125,29 @@ suspects = Table(
     info={"kind": Kind.OPERATIONAL},
 )
 """Messages that may have killed a worker: one row a body that is being handled alone."""
+
+
+def _sequences(name: str) -> Column[Any]:
+    return Column(name, INT8MULTIRANGE, nullable=False, server_default=text("'{}'::int8multirange"))
+
+
+loss_ledger = Table(
+    "loss_ledger",
+    metadata,
+    Column("epoch", Uuid, nullable=False),
+    Column("id", Uuid, nullable=False, server_default=text("gen_random_uuid()")),
+    tenant_column(),
+    Column("source", Text, nullable=False),
+    _sequences("persisted"),
+    _sequences("doubled"),
+    _sequences("duplicate"),
+    _sequences("rejected"),
+    Column("recorded_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    PrimaryKeyConstraint("epoch", "id"),
+    info={"kind": Kind.OPERATIONAL},
+)
+"""Which of a source's numbered events were seen: one row a batch and (tenant, source, epoch), folded by `maintain`.
+
+`persisted`: stored by this batch; `doubled`: those of them that were stored more than once, under different keys;
+`duplicate`: stored before; `rejected`: became dead letters.
+"""

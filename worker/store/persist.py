@@ -1,4 +1,4 @@
-"""THE transaction: facts, entities, dead letters and one outbox row, committed together or not at all.
+"""THE transaction: facts, entities, dead letters, what the loss ledger gains and one outbox row, committed together or not at all.
 
 Its result is one outcome a message. A batch that PostgreSQL refuses is bisected inside a transaction until the culprit
 stands alone; the rest lands. Nothing is acknowledged here.
@@ -15,7 +15,7 @@ from worker import telemetry
 from worker.crash_points import reached
 from worker.errors import Invalid
 from worker.message import Accepted, Decoded, Delivery, Message, Rejected
-from worker.store import letters, outbox
+from worker.store import letters, loss_ledger, outbox
 from worker.store.database import Database, translate
 from worker.store.facts import Verdict, rejection
 from worker.store.outbox import OutboxEntry, ReplyRule
@@ -59,6 +59,7 @@ class Persister:
                 write = self._write_bisecting if bisect else self._writer.write
                 outcomes += await write(connection, messages)
             await self._settle_letters(connection, outcomes, replayed, bisect=bisect)
+            await loss_ledger.record(connection, outcomes)
             content = outbox.payload(outcomes, self._reply_rule)
             entry_id = await outbox.write(connection, self._family, content)
             reached("before_commit")
