@@ -43,6 +43,18 @@ def torture(
         Path | None,
         typer.Option("--from", metavar="FILE", help="Publish these recorded agent runs as well."),
     ] = None,
+    own_services: Annotated[
+        bool,
+        typer.Option("--own-services", help="Run in services of its own, whatever is given."),
+    ] = False,
+    database: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The database of DATABASE_URL: it is a scratch one."),
+    ] = None,
+    virtual_host: Annotated[
+        str | None,
+        typer.Option(metavar="NAME", help="The virtual host of AMQP_URL: it is a scratch one."),
+    ] = None,
     report: Annotated[
         Path | None, typer.Option(metavar="FILE.md", help="Write a report of the run.")
     ] = None,
@@ -50,10 +62,13 @@ def torture(
 ) -> None:
     """Publish under faults, kill own workers, break their connections, and check that nothing is lost or doubled.
 
-    It works in services of its own. Exits 0 only if every message that RabbitMQ confirmed is accounted for.
+    Without DATABASE_URL and AMQP_URL it starts services of its own. With them it works there, if they name an empty
+    database and virtual host whose names begin with "torture", or are given by name here; it refuses all others, and
+    removes what it made. Exits 0 only if every message that RabbitMQ confirmed is accounted for.
     """
     # Imported here, for no other command needs a sandbox.
     from worker.sandbox import SandboxError  # noqa: PLC0415
+    from worker.torture.ground import Wish  # noqa: PLC0415
     from worker.torture.report import write  # noqa: PLC0415
     from worker.torture.run import Options, torture  # noqa: PLC0415
     from worker.torture.show import Screen  # noqa: PLC0415
@@ -67,6 +82,7 @@ def torture(
         every=fault_every,
         faults=_chosen(faults),
         recorded=recorded,
+        wish=Wish(own_services, database, virtual_host),
     )
     screen = Screen(Console(stderr=True, highlight=False) if json else None)
     try:

@@ -53,22 +53,24 @@ class Conductor:
         async with asyncio.TaskGroup() as victims:
             for service in ("broker", "database"):
                 chosen = [fault for fault in self._faults if fault.target == service]
-                victims.create_task(
-                    self._strike_again_and_again(chosen, service, places[0], 1, ends)
-                )
+                if chosen:
+                    every = self._every / self._share(chosen)
+                    victims.create_task(self._torment(service, places[0], chosen, every, ends))
             chosen = [fault for fault in self._faults if fault.on_worker]
-            for place in places:
-                victims.create_task(
-                    self._strike_again_and_again(chosen, place.name, place, len(places), ends)
-                )
+            for place in places if chosen else ():
+                every = self._every / self._share(chosen) * len(places)
+                victims.create_task(self._torment(place.name, place, chosen, every, ends))
+            await asyncio.sleep(seconds)
 
-    async def _strike_again_and_again(
-        self, faults: Collection[Fault], victim: str, place: Place, sharing: int, ends: float
+    def _share(self, faults: Collection[Fault]) -> float:
+        """How many of all faults these are to be."""
+        return sum(fault.weight for fault in faults) / sum(fault.weight for fault in self._faults)
+
+    async def _torment(
+        self, victim: str, place: Place, faults: Collection[Fault], every: float, ends: float
     ) -> None:
-        """One victim's faults. A victim that shares its faults with others gets fewer."""
+        """One victim's faults, one after the other."""
         loop = asyncio.get_running_loop()
-        share = sum(fault.weight for fault in faults) / sum(fault.weight for fault in self._faults)
-        every = self._every * sharing / share if share else 0
         for strike in draw(f"{self._seed} {victim}", faults, every):
             await asyncio.sleep(min(strike.pause, max(ends - loop.time(), 0)))
             if loop.time() >= ends:

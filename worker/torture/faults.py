@@ -158,7 +158,9 @@ _NETWORK: tuple[tuple[str, str, Callable[[Proxy, Strike], None]], ...] = (
 
 
 def _service(stage: Stage, which: Target) -> Service:
-    return stage.sandbox.postgres if which == "database" else stage.sandbox.rabbitmq
+    service = stage.ground.postgres if which == "database" else stage.ground.rabbitmq
+    assert service is not None  # noqa: S101 (else the fault is not drawn)
+    return service
 
 
 def _restart(which: Target) -> Callable[[Stage, Place, Strike], Awaitable[None]]:
@@ -191,7 +193,8 @@ def _pause(which: Target) -> Callable[[Stage, Place, Strike], Awaitable[None]]:
 
 async def _alarm(stage: Stage, _: Place, strike: Strike) -> None:
     """Let the broker believe that it is out of memory: it takes nothing from anybody."""
-    control = stage.sandbox.rabbitmq.control
+    assert stage.ground.rabbitmq is not None  # noqa: S101 (as above)
+    control = stage.ground.rabbitmq.control
     await asyncio.to_thread(control, "set_vm_memory_high_watermark", _ALARM)
     try:
         await asyncio.sleep(strike.seconds)

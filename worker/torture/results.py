@@ -16,7 +16,7 @@ class Results:
     """One run."""
 
     options: "Options"
-    services: tuple[str, str]
+    services: tuple[str, ...]
     ledger: Ledger
     verdict: Verdict
     faults: dict[str, int]

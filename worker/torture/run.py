@@ -21,13 +21,13 @@ from worker.demo import recorded
 from worker.demo.run import cancelled_by_sigterm, first_error
 from worker.demo.traffic import until
 from worker.errors import Unavailable, WorkerError
-from worker.sandbox import Sandbox, SandboxError
+from worker.sandbox import SandboxError
 from worker.settings import Settings
 from worker.store.database import Database
-from worker.store.migrations import upgrade
 from worker.torture import audit, hearing
 from worker.torture.conductor import Conductor
 from worker.torture.faults import FAULTS
+from worker.torture.ground import Ground, Wish, found
 from worker.torture.ledger import Ledger
 from worker.torture.leftovers import charge_what_waits
 from worker.torture.results import Results
@@ -51,9 +51,11 @@ class Options:
     workers: int = 2
     agents: int = 8
     rate: float | None = None
+    window: int = 8_000
     every: float = 5
     faults: Collection[str] = field(default_factory=lambda: tuple(FAULTS))
     recorded: Path | None = None
+    wish: Wish = field(default_factory=Wish)
 
 
 def torture(options: Options, screen: Screen) -> Results:
@@ -72,16 +74,15 @@ def torture(options: Options, screen: Screen) -> Results:
             tempfile.TemporaryDirectory(prefix="agent-persistence-torture-")
         )
         with screen.busy():
-            sandbox = closing.enter_context(Sandbox(say=screen.say))
-            upgrade(sandbox.database_url)
-        return perform(options, screen, sandbox, events, Path(folder))
+            ground = closing.enter_context(found(options.wish, screen.say))
+        return perform(options, screen, ground, events, Path(folder))
 
 
 def perform(
-    options: Options, screen: Screen, sandbox: Sandbox, events: list[Event], folder: Path
+    options: Options, screen: Screen, ground: Ground, events: list[Event], folder: Path
 ) -> Results:
     """The run itself, in a scratch database that is migrated and a scratch virtual host that is empty."""
-    run = _Run(options, screen, sandbox, events, folder)
+    run = _Run(options, screen, ground, events, folder)
     try:
         return asyncio.run(run.go())
     except asyncio.CancelledError:  # SIGTERM
@@ -100,22 +101,22 @@ class _Run:
         self,
         options: Options,
         screen: Screen,
-        sandbox: Sandbox,
+        ground: Ground,
         events: list[Event],
         folder: Path,
     ) -> None:
         self._options = options
         self._screen = screen
-        self._sandbox = sandbox
+        self._ground = ground
         self._folder = folder
         self._settings = Settings.load(
-            database_url=sandbox.database_url, amqp_url=sandbox.amqp_url, name="torture"
+            database_url=ground.database_url, amqp_url=ground.amqp_url, name="torture"
         )
         self._ledger = Ledger()
         self._verdict = Verdict()
         self._hearing = hearing.Hearing(self._settings.broker, self._ledger)
         self._load = Load(
-            options.seconds, options.agents, options.seed, options.rate, recorded=events
+            options.seconds, options.agents, options.seed, options.rate, options.window, events
         )
         self._begin = time.monotonic()
 
@@ -124,7 +125,7 @@ class _Run:
         async with cancelled_by_sigterm():
             await self._declare()
             stage = Stage(
-                self._sandbox,
+                self._ground,
                 self._settings,
                 self._options.workers,
                 self._folder,
@@ -138,7 +139,7 @@ class _Run:
                 rows, letters = await self._judge()
             return Results(
                 options=self._options,
-                services=(self._sandbox.rabbitmq.describe(), self._sandbox.postgres.describe()),
+                services=self._ground.services,
                 ledger=self._ledger,
                 verdict=self._verdict,
                 faults=dict(+conductor.faults),

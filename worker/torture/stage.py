@@ -6,9 +6,9 @@ from pathlib import Path
 from typing import Self
 from urllib.parse import parse_qsl, urlsplit
 
-from worker.sandbox import Sandbox
 from worker.settings import Settings
 from worker.torture.crew import Place
+from worker.torture.ground import Ground
 from worker.torture.proxy import Proxy
 
 Charge = Callable[[str, str], None]
@@ -27,9 +27,9 @@ class Stage:
     """Services and workers of one run; in an `async with` block the proxies listen, and no worker outlives it."""
 
     def __init__(
-        self, sandbox: Sandbox, settings: Settings, workers: int, folder: Path, charge: Charge
+        self, ground: Ground, settings: Settings, workers: int, folder: Path, charge: Charge
     ) -> None:
-        self.sandbox = sandbox
+        self.ground = ground
         self.settings = settings
         environment = {
             **_WORKER_SETTINGS,
@@ -70,8 +70,8 @@ class Stage:
         place = self.places[0]
         found |= {"broker network"} if place.broker is not None else set()
         found |= {"database network"} if place.database is not None else set()
-        found |= {"broker"} if self.sandbox.rabbitmq.owned else set()
-        found |= {"database"} if self.sandbox.postgres.owned else set()
+        found |= {"broker"} if self.ground.rabbitmq is not None else set()
+        found |= {"database"} if self.ground.postgres is not None else set()
         return found
 
     async def _proxy(self, url: str, default_port: int) -> Proxy | None:
