@@ -73,8 +73,9 @@ async def _read_letters(connection: asyncpg.Connection, ledger: Ledger, verdict:
         if not ledger.add(number, LETTER):
             text = f"{ledger.id_of(number)} has more than one dead letter, the last one {row['id']}"
             verdict.charge("doubled", text)
-        wanted = Kind(ledger.kinds[number]).reason
-        if row["reason"] != wanted:
+        kind = Kind(ledger.kinds[number])
+        wanted = kind.reason
+        if row["reason"] != wanted and (kind.bad or kind is Kind.RIVAL):
             text = (
                 f"dead letter {row['id']} ({ledger.id_of(number)}, {wanted}) says {row['reason']}"
             )

@@ -35,6 +35,14 @@ async def declare(connection: BrokerConnection) -> None:
     await channel.close()
 
 
+async def delete(connection: BrokerConnection) -> None:
+    """Remove the queues."""
+    channel = await connection.channel()
+    for queue in QUEUES:
+        await channel.queue_delete(queue)
+    await channel.close()
+
+
 class Hearing:
     """Listens until it is cancelled. `longest_silence` is the longest time without news while something was under way."""
 

@@ -9,14 +9,14 @@ import contextlib
 import logging
 import tempfile
 import time
-from collections.abc import Collection
+from collections.abc import AsyncIterator, Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from contracts.envelope import Event
 from contracts.registry import families
 from worker.broker import topology
-from worker.broker.connection import connect
+from worker.broker.connection import BrokerConnection, connect
 from worker.demo import recorded
 from worker.demo.run import cancelled_by_sigterm, first_error
 from worker.demo.traffic import until
@@ -40,6 +40,9 @@ _PUBLISHING_ENDS = 300
 """Seconds after the last fault within which the broker must have confirmed everything."""
 _SETTLING_ENDS = 120
 """Seconds without any news after which nothing more is expected."""
+
+_READING_ENDS = 1_800
+"""Seconds that a statement over all rows may take."""
 
 
 @dataclass(frozen=True)
@@ -122,8 +125,7 @@ class _Run:
 
     async def go(self) -> Results:
         """Set up, publish and break, let it settle, read the tables, judge."""
-        async with cancelled_by_sigterm():
-            await self._declare()
+        async with cancelled_by_sigterm(), self._topology():
             stage = Stage(
                 self._ground,
                 self._settings,
@@ -153,11 +155,21 @@ class _Run:
                 recorded=len(self._load.recorded),
             )
 
-    async def _declare(self) -> None:
-        connection = await connect(self._settings.broker, name=self._settings.name)
-        try:
+    @contextlib.asynccontextmanager
+    async def _topology(self) -> AsyncIterator[None]:
+        """Exchanges and queues; those to hear by are removed at the end."""
+        async with self._connected() as connection:
             await topology.apply(connection, topology.topology(families().values()))
             await hearing.declare(connection)
+        yield
+        async with self._connected() as connection:
+            await hearing.delete(connection)
+
+    @contextlib.asynccontextmanager
+    async def _connected(self) -> AsyncIterator[BrokerConnection]:
+        connection = await connect(self._settings.broker, name=self._settings.name)
+        try:
+            yield connection
         finally:
             await connection.close()
 
@@ -178,38 +190,32 @@ class _Run:
 
     async def _publish_and_break(self, stage: Stage, conductor: Conductor) -> float:
         """Publish under faults, and wait until all is told of; how long it took."""
-        self._screen.step(
-            f"Publishing for {self._options.seconds:g} s, a fault every {self._options.every:g} s"
-        )
+        seconds = self._options.seconds
+        self._screen.step(f"Publishing for {seconds:g} s, a fault every {self._options.every:g} s")
         traffic = Traffic(self._load, self._settings.broker, self._ledger)
         begin = time.monotonic()
-        background = [
-            asyncio.create_task(self._hearing.run()),
-            asyncio.create_task(self._hearing.watch()),
-        ]
-        try:
-            async with self._screen.live(self._ledger, self._hearing, conductor, stage):
-                flowing = asyncio.create_task(traffic.flow())
-                try:
-                    await conductor.run(self._options.seconds)
-                    await self._all_published(flowing)
-                finally:
-                    flowing.cancel()
-                    await asyncio.gather(flowing, return_exceptions=True)
-                await self._all_told()
-        finally:
-            for task in background:
+        async with (
+            self._screen.live(self._ledger, self._hearing, conductor, stage),
+            asyncio.TaskGroup() as tasks,
+        ):
+            listening = [
+                tasks.create_task(self._hearing.run()),
+                tasks.create_task(self._hearing.watch()),
+            ]
+            flowing = tasks.create_task(traffic.flow())
+            await conductor.run(seconds)
+            await self._all_published(flowing)
+            await self._all_told()
+            for task in listening:
                 task.cancel()
-            await asyncio.gather(*background, return_exceptions=True)
         return time.monotonic() - begin
 
     async def _all_published(self, flowing: "asyncio.Task[None]") -> None:
-        try:
-            async with asyncio.timeout(_PUBLISHING_ENDS):
-                await asyncio.shield(flowing)
-        except TimeoutError:
-            text = f"publishers, {_PUBLISHING_ENDS} s after the last fault"
+        await asyncio.wait([flowing], timeout=_PUBLISHING_ENDS)
+        if not flowing.done():
+            text = f"publishers are not done {_PUBLISHING_ENDS} s after the last fault"
             self._verdict.charge("stuck", text)
+            flowing.cancel()
 
     async def _all_told(self) -> None:
         """Wait until workers have told of everything, or nothing more comes."""
@@ -235,7 +241,9 @@ class _Run:
 
     async def _judge(self) -> tuple[dict[str, int], dict[str, int]]:
         self._screen.step("Reading the tables")
-        database = Database(self._settings.database, name=self._settings.name)
+        database = Database(
+            self._settings.database, name=self._settings.name, statement_timeout=_READING_ENDS
+        )
         try:
             with self._screen.busy():
                 rows = await audit.read_tables(database, self._ledger, self._verdict)
