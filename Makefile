@@ -7,6 +7,10 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
+MINUTES ?= 60
+SEED ?=
+# Recorded runs of agents, if there are any: a file to publish from.
+RECORDED ?= $(or $(WORKER_RECORDED_RUNS),$(wildcard ../shared/data/agent-runs-*.json))
 # The installer keeps a cache below the home folder; where that cannot be (some CI containers), it goes without.
 UV_PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 	$(shell [ -n "$$UV_CACHE_DIR" ] || [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] || echo --no-cache)
@@ -31,6 +35,15 @@ setup: $(STAMP) ## Make .venv and install everything into it
 .PHONY: demo
 demo: $(STAMP) ## Start a throw-away broker and database and watch two workers at work
 	@$(BIN)/worker demo $(ARGS)
+
+.PHONY: torture
+torture: $(STAMP) ## Publish and break things for an hour, account for every message (MINUTES=60 WORKERS=2 SEED=)
+	@$(BIN)/worker torture --minutes $(MINUTES) --workers $(WORKERS) $(if $(SEED),--seed $(SEED)) \
+		$(if $(wildcard $(RECORDED)),--from $(RECORDED)) --report docs/torture-report.md $(ARGS)
+
+.PHONY: torture-tests
+torture-tests: $(STAMP) ## Run the tests that take too long for every day (marker torture)
+	@$(BIN)/python -m pytest -m torture $(ARGS)
 
 .PHONY: test
 test: $(STAMP) ## Run every test against a real broker and a real database (COVERAGE=1: and measure)

@@ -84,7 +84,15 @@ class App:
         """Check everything that would make work impossible; returns the first connection."""
         check_internals()
         deadline = time.monotonic() + self.settings.start_timeout
-        version = await patiently(self.settings.start_timeout, self.database.check)
+        version = await patiently(self.settings.start_timeout, self._check_database)
+        left = max(0, deadline - time.monotonic())
+        broker = await patiently(left, self._connect_and_check_topology)
+        log.info("started", postgresql=version, broker=broker.server, families=sorted(self.names))
+        return broker
+
+    async def _check_database(self) -> str:
+        """The server's version. Raises Unavailable, also where it goes away meanwhile; Misconfigured without migrations."""
+        version = await self.database.check()
         async with self.database.connection() as connection:
             absent = await missing(connection, families.required_revisions(self.names))
         if absent:
@@ -92,18 +100,22 @@ class App:
                 f"the database at {self.settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
                 "run 'alembic upgrade head'"
             )
-        broker = await patiently(
-            max(0, deadline - time.monotonic()),
-            lambda: connect(self.settings.broker, name=self.settings.name),
-        )
-        problems = await topology.check(broker, topology.topology(_contracts(self.names)))
+        return version
+
+    async def _connect_and_check_topology(self) -> BrokerConnection:
+        """A connection. Raises Unavailable, also where it breaks meanwhile; Misconfigured where something is missing."""
+        broker = await connect(self.settings.broker, name=self.settings.name)
+        try:
+            problems = await topology.check(broker, topology.topology(_contracts(self.names)))
+        except BaseException:
+            await broker.close()
+            raise
         if problems:
             await broker.close()
             raise Misconfigured(
                 f"RabbitMQ at {self.settings.broker_place} is not set up: {'; '.join(problems)}. "
                 "Run 'worker topology apply'"
             )
-        log.info("started", postgresql=version, broker=broker.server, families=sorted(self.names))
         return broker
 
     async def _work(self, connection: BrokerConnection) -> None:

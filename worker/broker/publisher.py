@@ -65,11 +65,6 @@ class ConfirmedPublisher:
         mandatory: bool = False,
     ) -> "asyncio.Future[Answer]":
         """Send a persistent message at once; the future holds the broker's answer. Raises ValueError for names past 255 bytes."""
-        loop = asyncio.get_running_loop()
-        answer: asyncio.Future[Answer] = loop.create_future()
-        if self.ended.is_set():
-            answer.set_result(Answer.LOST)
-            return answer
         message_id = str(uuid7())
         properties = pack(
             content_type=content_type,
@@ -79,15 +74,34 @@ class ConfirmedPublisher:
             reply_to=reply_to,
             message_id=message_id,
         )
+        tag = message_id if mandatory else None
+        return self.publish_packed(exchange, routing_key, properties, body, mandatory_id=tag)
+
+    def publish_packed(
+        self,
+        exchange: str,
+        routing_key: str,
+        properties: bytes,
+        body: bytes,
+        *,
+        mandatory_id: str | None = None,
+    ) -> "asyncio.Future[Answer]":
+        """The same with flags and properties as bytes; `mandatory_id`, the message_id in them, makes it mandatory."""
+        loop = asyncio.get_running_loop()
+        answer: asyncio.Future[Answer] = loop.create_future()
+        if self.ended.is_set():
+            answer.set_result(Answer.LOST)
+            return answer
+        mandatory = mandatory_id is not None
         method = frames.publish_method(exchange, routing_key, mandatory=mandatory)
         pieces = frames.publish_frames(
             self._channel.number, method, properties, body, self._frame_max
         )
         self._tag += 1
         self._open[self._tag] = answer
-        if mandatory:
-            self._by_message_id[message_id] = self._tag
-            self._message_ids[self._tag] = message_id
+        if mandatory_id is not None:
+            self._by_message_id[mandatory_id] = self._tag
+            self._message_ids[self._tag] = mandatory_id
         if not self._unwritten:
             loop.call_soon(self._write)
         self._unwritten += pieces

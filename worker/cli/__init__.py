@@ -21,6 +21,7 @@ UNAVAILABLE = 3
 _ORDER = (
     "run",
     "demo",
+    "torture",
     "publish",
     "status",
     "doctor",

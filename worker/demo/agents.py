@@ -9,10 +9,9 @@ import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
-from typing import Any, TypeVar
+from typing import Any, Protocol, TypeVar
 from uuid import UUID
 
-from contracts.client import Publisher
 from contracts.envelope import Event, EventData
 from contracts.execution_log import ExecutionLogged
 from contracts.identifiers import uuid7
@@ -37,6 +36,13 @@ from contracts.trajectory import (
 )
 
 T = TypeVar("T")
+
+
+class EventMaker(Protocol):
+    """What puts data into an envelope; `contracts.client.Publisher` does."""
+
+    def event(self, data: EventData, **attributes: Any) -> Event:
+        """The data in an envelope."""
 
 
 @dataclass(frozen=True)
@@ -90,7 +96,7 @@ TRADES = (
 class Agent:
     """One simulated agent: makes the events of its tasks. `seed` decides what happens to it."""
 
-    def __init__(self, number: int, publisher: Publisher, job: UUID, seed: int) -> None:
+    def __init__(self, number: int, publisher: EventMaker, job: UUID, seed: int) -> None:
         self.trade = TRADES[number % len(TRADES)]
         self.name = f"{self.trade.agent_type}-{number + 1}"
         self._publisher = publisher
@@ -173,7 +179,7 @@ class Agent:
 class _Diary:
     """What happened, with a time of its own that passes faster than the demonstration's."""
 
-    def __init__(self, publisher: Publisher, chance: random.Random) -> None:
+    def __init__(self, publisher: EventMaker, chance: random.Random) -> None:
         self._publisher = publisher
         self._random = chance
         self.time = datetime.now(UTC) - timedelta(minutes=1)
@@ -191,7 +197,7 @@ class _Diary:
         return passed
 
 
-def training_job(publisher: Publisher, job: UUID, iterations: int = 5) -> list[Event]:
+def training_job(publisher: EventMaker, job: UUID, iterations: int = 5) -> list[Event]:
     """The training job that the agents' trajectories belong to, with the policies that it saves."""
     trainer = "policy-under-training"
     begin = datetime.now(UTC) - timedelta(minutes=2)

@@ -1,4 +1,4 @@
-"""Worker processes of the demonstration: `worker run`, each with its log in a file, started, killed and ended here."""
+"""Worker processes of the demonstration and of torture: `worker run`, each with its log in a file."""
 
 import asyncio
 import contextlib
@@ -44,12 +44,30 @@ class WorkerProcess:
                         self.state = "running"
                         return
                     await asyncio.sleep(0.05)
+        raise Unavailable(f"{self.name} did not start: {self.last_words()}")
+
+    @property
+    def code(self) -> int | None:
+        """Its exit code once it has ended, negative for a signal."""
+        return self._process.returncode
+
+    def last_words(self) -> str:
+        """What it logged last."""
         tail = self.log.read_text(errors="replace").strip().splitlines()[-5:]
-        raise Unavailable(f"{self.name} did not start: {' / '.join(tail) or 'it logged nothing'}")
+        return " / ".join(tail) or "it logged nothing"
+
+    async def ended(self) -> int:
+        """Its exit code, once it has ended by itself or by a signal."""
+        return await self._process.wait()
+
+    def signal(self, number: signal.Signals) -> None:
+        """Send it a signal, if it is still there."""
+        if self._process.returncode is None:
+            self._process.send_signal(number)
 
     def kill(self) -> None:
         """End it at once, as a power cut would."""
-        self._process.send_signal(signal.SIGKILL)
+        self.signal(signal.SIGKILL)
         self.state = "killed"
 
     async def stop(self) -> None:
@@ -84,31 +102,39 @@ class Workers:
     async def start(self) -> WorkerProcess:
         """Start one more; it is not ready yet."""
         name = f"worker-{len(self.all) + 1}"
-        port = free_port()
-        log = self._folder / f"{name}.log"
-        with log.open("wb") as file:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable,
-                "-m",
-                "worker",
-                "run",
-                "--supervised",  # it ends when this process does, whose end of the pipe is closed then
-                stdin=asyncio.subprocess.PIPE,
-                stdout=file,
-                stderr=file,
-                env={
-                    **os.environ,
-                    **self._environment,
-                    "WORKER_NAME": name,
-                    "WORKER_HTTP_HOST": "127.0.0.1",
-                    "WORKER_HTTP_PORT": str(port),
-                },
-                start_new_session=True,  # Ctrl-C is for the demonstration, which ends its workers itself
-            )
-        worker = WorkerProcess(name, process, port, log)
+        worker = await start_worker(name, self._environment, self._folder)
         self.all.append(worker)
         return worker
 
     async def stop(self) -> None:
         """End all of them."""
         await asyncio.gather(*(worker.stop() for worker in self.all))
+
+
+async def start_worker(
+    name: str, environment: Mapping[str, str], folder: Path, *arguments: str
+) -> WorkerProcess:
+    """Start a `worker run`; it is not ready yet, and ends when this process does."""
+    port = free_port()
+    log = folder / f"{name}.log"
+    with log.open("wb") as file:
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            "-m",
+            "worker",
+            "run",
+            "--supervised",  # it ends when the other end of the pipe is closed
+            *arguments,
+            stdin=asyncio.subprocess.PIPE,
+            stdout=file,
+            stderr=file,
+            env={
+                **os.environ,
+                **environment,
+                "WORKER_NAME": name,
+                "WORKER_HTTP_HOST": "127.0.0.1",
+                "WORKER_HTTP_PORT": str(port),
+            },
+            start_new_session=True,  # Ctrl-C is for us, who end our workers ourselves
+        )
+    return WorkerProcess(name, process, port, log)

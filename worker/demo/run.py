@@ -94,7 +94,7 @@ class _Demo:
 
     async def run(self) -> bool:
         """Set up, start workers, let messages flow, look whether all is well."""
-        async with _cancelled_by_sigterm(), self._connected() as connection:
+        async with cancelled_by_sigterm(), self._connected() as connection:
             try:
                 await topology.apply(connection, topology.topology(families().values()))
                 self._screen.say("tables, exchanges and queues are made")
@@ -175,7 +175,7 @@ class _Demo:
 
 
 @contextlib.asynccontextmanager
-async def _cancelled_by_sigterm() -> AsyncIterator[None]:
+async def cancelled_by_sigterm() -> AsyncIterator[None]:
     """End as Ctrl-C does, with everything tidied up."""
     loop, task = asyncio.get_running_loop(), asyncio.current_task()
     assert task is not None  # noqa: S101 (we are in one)
@@ -212,13 +212,13 @@ def _run(demo: _Demo) -> bool:
     except asyncio.CancelledError:  # SIGTERM
         raise KeyboardInterrupt from None
     except (PublishingError, BaseExceptionGroup) as error:
-        first = _first(error)
+        first = first_error(error)
         if isinstance(first, (WorkerError, PublishingError)):
             raise Unavailable(str(first)) from error
         raise
 
 
-def _first(error: BaseException) -> BaseException:
+def first_error(error: BaseException) -> BaseException:
     """The first error of a group of groups."""
     while isinstance(error, BaseExceptionGroup):
         error = error.exceptions[0]

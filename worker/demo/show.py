@@ -6,22 +6,21 @@ On a terminal the state is redrawn in place; elsewhere it is a line a second. No
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator, Iterator, Sequence
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 
-from rich.console import Console, Group
+from rich.console import Group
 from rich.live import Live
-from rich.padding import Padding
 from rich.table import Table
 from rich.text import Text
 
 from contracts.confirmation import REASONS
 from worker.demo.ledger import Findings, Hearing, Ledger
 from worker.demo.processes import WorkerProcess
+from worker.demo.terminal import Terminal
 from worker.store.schema import Kind, metadata
 
 _COLOURS = {"starting": "yellow", "running": "green", "killed": "red", "stopped": "dim"}
-_WIDTH_OF_A_FILE = 120
 
 _TABLES = {
     "tasks": "one row a task, folded from all that was said about it",
@@ -34,13 +33,8 @@ _TABLES = {
 }
 
 
-class Screen:
+class Screen(Terminal):
     """Where the demonstration tells its story."""
-
-    def __init__(self, console: Console | None = None) -> None:
-        self.console = console or Console(highlight=False)
-        if not self.console.is_terminal:
-            self.console.width = max(self.console.width, _WIDTH_OF_A_FILE)
 
     def introduce(self) -> None:
         """What will be seen."""
@@ -48,33 +42,6 @@ class Screen:
             "Agents publish what they do to RabbitMQ. Workers write it into PostgreSQL, each message exactly once, "
             "confirm it, and keep what is wrong as dead letters. One worker will be killed on the way.\n"
         )
-
-    def step(self, text: str) -> None:
-        """A new step begins."""
-        self.console.print(Text.assemble(("==> ", "bold cyan"), (text, "bold")))
-
-    def say(self, text: str) -> None:
-        """Something about the present step."""
-        self._indented(Text(text))
-
-    def plain(self, text: str = "") -> None:
-        """A line to be copied as it is."""
-        self.console.print(Text(text), soft_wrap=True)
-
-    def _indented(self, text: Text) -> None:
-        if self.console.is_terminal:
-            self.console.print(Padding(text, (0, 0, 0, 4), expand=False))
-        else:  # a line stays a line, for whoever searches in it
-            self.console.print(Text.assemble("    ", text), soft_wrap=True)
-
-    @contextlib.contextmanager
-    def busy(self) -> Iterator[None]:
-        """Show that something goes on, as long as the block lasts."""
-        if not self.console.is_terminal:
-            yield
-            return
-        with self.console.status("one moment …", spinner="dots"):
-            yield
 
     @contextlib.asynccontextmanager
     async def live(
@@ -119,7 +86,7 @@ class Screen:
         for check in findings.checks:
             mark = ("yes  ", "green") if check.holds else ("NO   ", "bold red")
             found = "" if check.holds else f" ({check.found})"
-            self._indented(Text.assemble(mark, check.text, found))
+            self.indented(Text.assemble(mark, check.text, found))
         self.console.print()
         if findings.balanced:
             text = (

@@ -1,0 +1,199 @@
+"""The guard of a given installation: what may be used as scratch, its mark, and its removal.
+
+Before anything else is made, a mark is: the exchange `torture.mark` and the table `torture_mark`. What carries a mark was
+made by a run that was ended before it could tidy up, and may be removed; what does not is somebody else's.
+"""
+
+from urllib.parse import unquote, urlsplit
+
+import asyncpg
+
+from contracts.registry import families
+from worker.broker import topology
+from worker.broker.connection import BROKER_ERRORS, BrokerConnection, connect
+from worker.errors import Misconfigured, Unavailable
+from worker.settings import Settings
+from worker.store.migrations import downgrade
+from worker.torture import hearing
+
+PREFIX = "torture"
+MARK_EXCHANGE = "torture.mark"
+MARK_TABLE = "torture_mark"
+_SHOWN = 3
+
+
+async def claim(settings: Settings, database: str | None, virtual_host: str | None) -> None:
+    """Check that both are scratch, mark them, and empty what an earlier run left. Raises Misconfigured, with nothing touched."""
+    check_name("database", _path(settings.database), database, "DATABASE_URL", "--database")
+    place = _path(settings.broker)
+    check_name("virtual host", place, virtual_host, "AMQP_URL", "--virtual-host")
+    broker = await connect(settings.broker, name="torture guard")
+    try:
+        marked_host = await _check_virtual_host(broker, place)
+        marked_database = await _check_database(settings)
+        await _mark(broker, settings)
+        if marked_host:
+            await _empty_virtual_host(broker)
+    finally:
+        await broker.close()
+    if marked_database:
+        await _empty_database(settings)
+
+
+def check_name(what: str, name: str, named: str | None, variable: str, option: str) -> None:
+    """Refuse a name that nobody has called a scratch one."""
+    if named is not None and named != name:
+        raise Misconfigured(f"{option} says {named!r}, and {variable} names the {what} {name!r}")
+    if named is None and not name.startswith(PREFIX):
+        raise Misconfigured(
+            f"{variable} names the {what} {name or '/'!r}, where live data may be: worker torture kills workers and "
+            f"removes what it finds under its mark. Make an empty {what} whose name begins with {PREFIX!r}, or say "
+            f"{option} {name!r} if this one is scratch; --own-services runs in services of its own instead"
+        )
+
+
+async def remove(settings: Settings) -> None:
+    """Remove everything, the marks last. Raises Unavailable where a service has gone."""
+    broker = await connect(settings.broker, name="torture guard")
+    try:
+        await _empty_virtual_host(broker)
+        channel = await broker.channel()
+        await channel.exchange_delete(MARK_EXCHANGE)
+        await channel.close()
+    except BROKER_ERRORS as error:
+        raise Unavailable(f"RabbitMQ did not remove what torture made: {error}") from error
+    finally:
+        await broker.close()
+    await _empty_database(settings)
+    await _execute(settings, f"DROP TABLE IF EXISTS {MARK_TABLE}")
+
+
+async def versions(settings: Settings) -> tuple[str, ...]:
+    """What the services are."""
+    broker = await connect(settings.broker, name="torture guard")
+    try:
+        server = broker.server
+    finally:
+        await broker.close()
+    database = await _connect(settings)
+    try:
+        version = await database.fetchval("SHOW server_version")
+    finally:
+        await database.close()
+    return f"{server} (given)", f"PostgreSQL {version} (given)"
+
+
+# --- the virtual host ---
+
+
+async def _check_virtual_host(broker: BrokerConnection, place: str) -> bool:
+    """Whether it carries the mark. Raises Misconfigured where it holds anything of a worker without one."""
+    wanted = topology.topology(families().values())
+    found = [
+        f"the exchange {exchange.name}"
+        for exchange in wanted.exchanges
+        if await topology.exchange_exists(broker, exchange.name)
+    ]
+    for name in (*(queue.name for queue in wanted.queues), *hearing.QUEUES):
+        counts = await topology.queue_counts(broker, name)
+        if counts is None:
+            continue
+        found.append(f"the queue {name}")
+        if counts[1]:
+            raise Misconfigured(
+                f"the virtual host {place!r} is in use: the queue {name} has {counts[1]} consumers. End these "
+                "workers, or the other torture, first; or use another virtual host"
+            )
+    marked = await topology.exchange_exists(broker, MARK_EXCHANGE)
+    if found and not marked:
+        shown = ", ".join(found[:_SHOWN])
+        raise Misconfigured(
+            f"the virtual host {place!r} holds {shown} and has no mark of an earlier torture: these are a live "
+            "worker's. Make an empty virtual host for it: rabbitmqctl add_vhost torture"
+        )
+    return marked
+
+
+async def _empty_virtual_host(broker: BrokerConnection) -> None:
+    wanted = topology.topology(families().values())
+    channel = await broker.channel()
+    for name in (*(queue.name for queue in wanted.queues), *hearing.QUEUES):
+        await channel.queue_delete(name)
+    for exchange in wanted.exchanges:
+        await channel.exchange_delete(exchange.name)
+    await channel.close()
+
+
+# --- the database ---
+
+
+async def _check_database(settings: Settings) -> bool:
+    """Whether it carries the mark. Raises Misconfigured where it holds tables without one."""
+    tables = await _tables(settings)
+    if MARK_TABLE in tables:
+        return True
+    if tables:
+        shown = ", ".join(tables[:_SHOWN])
+        raise Misconfigured(
+            f"the database {settings.database_place} holds tables ({shown}) and has no mark of an earlier torture. "
+            "Make an empty one for it: CREATE DATABASE torture"
+        )
+    return False
+
+
+async def _tables(settings: Settings) -> list[str]:
+    database = await _connect(settings)
+    try:
+        found = await database.fetch(
+            "SELECT tablename FROM pg_tables WHERE schemaname NOT IN ('pg_catalog', 'information_schema') "
+            "ORDER BY tablename"
+        )
+    finally:
+        await database.close()
+    return [row["tablename"] for row in found]
+
+
+async def _empty_database(settings: Settings) -> None:
+    """Take the migrations back; what is left then is Alembic's own table."""
+    downgrade(settings.database, "base")
+    await _execute(settings, "DROP TABLE IF EXISTS alembic_version")
+
+
+async def _execute(settings: Settings, sql: str) -> None:
+    database = await _connect(settings)
+    try:
+        await database.execute(sql)
+    except asyncpg.PostgresError as error:
+        raise Misconfigured(
+            f"the database {settings.database_place} refused {sql!r}: {error}"
+        ) from error
+    finally:
+        await database.close()
+
+
+async def _connect(settings: Settings) -> asyncpg.Connection:
+    try:
+        return await asyncpg.connect(settings.database.replace("+asyncpg", ""), timeout=10)
+    except (OSError, TimeoutError, asyncpg.PostgresError) as error:
+        raise Unavailable(
+            f"the database at {settings.database_place} cannot be reached: {error}"
+        ) from error
+
+
+# --- both ---
+
+
+async def _mark(broker: BrokerConnection, settings: Settings) -> None:
+    channel = await broker.channel()
+    try:
+        await channel.exchange_declare(MARK_EXCHANGE, exchange_type="fanout", durable=True)
+        await channel.close()
+    except BROKER_ERRORS as error:
+        raise Misconfigured(f"this user may not declare an exchange: {error}") from error
+    await _execute(settings, f"CREATE TABLE IF NOT EXISTS {MARK_TABLE} ()")
+
+
+def _path(url: str) -> str:
+    """The database or virtual host that a URL names; an AMQP URL without one names the default, /."""
+    path = urlsplit(url).path
+    return unquote(path[1:]) if len(path) > 1 else ("/" if url.startswith("amqp") else "")
