@@ -109,6 +109,11 @@ suspects = Counter(
     ["family"],
     registry=REGISTRY,
 )
+restarts = Counter(
+    "worker_restarts_total",
+    "Times that the supervisor of --processes has started this process again. A rise: see 'process died' in the log.",
+    registry=REGISTRY,
+)
 reconnections = Counter(
     "worker_reconnections_total",
     "Connections to RabbitMQ made after the first.",
