@@ -1,9 +1,12 @@
 """A message that kills every worker that handles it ends as a dead letter; its neighbours land."""
 
+import asyncio
 import signal
 
 import pytest
+from support import queues
 from support.broker import client
+from support.events import logged
 from support.figures import report
 from support.killers import (
     MEANS,
@@ -14,6 +17,10 @@ from support.killers import (
     publish_among,
     settled,
 )
+from support.tables import count
+from support.workers import drain
+
+from worker import telemetry
 
 
 async def run_until_settled(settings, killers, neighbours: int, seconds: float) -> int:
@@ -33,6 +40,29 @@ async def run_until_settled(settings, killers, neighbours: int, seconds: float) 
 async def test_a_message_that_kills_workers_is_cornered_and_its_neighbours_land(settings):
     """Among eighty neighbours: alone after a few deaths, and a letter after three more; the supervisor ends with 0."""
     assert 3 <= await run_until_settled(settings, [killer("SIGKILL")], 80, seconds=90) <= 12
+
+
+async def test_innocents_that_outages_redelivered_are_soon_in_full_batches_again(settings):
+    """Two thousand handed out three times: eight are handled alone, and all take some fifty transactions."""
+    innocent = [logged() for _ in range(2000)]
+    async with client(settings.broker) as agent:
+        for start in range(0, 2000, 200):
+            await asyncio.gather(*(agent.publish(event) for event in innocent[start : start + 200]))
+    await queues.hand_out(settings.broker, "worker.execution-log", 2000, times=3)
+    before, began = _transactions(), asyncio.get_running_loop().time()
+    await drain(settings)
+    took = asyncio.get_running_loop().time() - began
+    made = _transactions() - before
+    report(f"2,000 innocents after three redeliveries: {made} transactions, {took:.1f} s")
+    assert made < 80
+    assert await count(settings.database, "execution_logs") == 2000
+    assert await count(settings.database, "dead_letters") == 0
+    assert await count(settings.database, "suspects WHERE ended_at > started_at") == 8
+    assert await count(settings.database, "suspects") == 8
+
+
+def _transactions() -> int:
+    return int(telemetry.transactions.labels("execution-log", "committed")._value.get())
 
 
 @pytest.mark.torture
