@@ -81,6 +81,16 @@ class Settings(BaseSettings):
     retry_longest: float = Field(
         3, gt=0, description="longest pause in seconds between attempts while a service is away"
     )
+    restart_longest: float = Field(
+        15,
+        gt=0,
+        description="longest pause in seconds before a process of --processes that died is started again",
+    )
+    restart_reset_after: float = Field(
+        60,
+        gt=0,
+        description="seconds that such a process must have run for its next pause to be the shortest again",
+    )
     outbox_sweep_after: float = Field(
         30, gt=0, description="seconds after which an unpublished outbox row is taken over"
     )

@@ -119,6 +119,11 @@ ledger_doubled = Gauge(
     "Numbered events that were stored under two keys. A rise: 'worker reconcile' names them.",
     registry=REGISTRY,
 )
+restarts = Counter(
+    "worker_restarts_total",
+    "Times that the supervisor of --processes has started this process again. A rise: see 'process died' in the log.",
+    registry=REGISTRY,
+)
 reconnections = Counter(
     "worker_reconnections_total",
     "Connections to RabbitMQ made after the first.",

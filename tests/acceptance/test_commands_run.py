@@ -1,6 +1,7 @@
 """`worker run` as a process: signals, health, several processes."""
 
 import asyncio
+import contextlib
 import json
 import os
 import signal
@@ -76,15 +77,76 @@ async def test_two_processes_drain_the_queues_and_exit_0(places):
     assert {json.loads(line)["worker"] for line in run.lines} == {"w", "w-0", "w-1"}
 
 
-async def test_a_process_that_dies_ends_all_with_a_failure(places):
-    """Half a worker would be a surprise; a supervisor that fails is restarted by whatever runs it."""
-    async with running_command("run", "--processes", "2", **places) as run:
-        first, _ = await run.said(r'"pid": (\d+), "event": "process started"', times=2)
+async def test_a_process_that_dies_is_started_again_and_a_clean_stop_still_exits_0(places):
+    """Killed twice, it comes back with its own name and port and says how often; the other one never notices."""
+    port = _two_free_ports()
+    environment = {**places, "WORKER_HTTP_PORT": str(port), "WORKER_RESTART_LONGEST": "0.1"}
+    async with running_command("run", "--processes", "2", **environment, WORKER_NAME="w") as run:
         await run.said('"event": "started"', times=2)
-        os.kill(int(first), signal.SIGKILL)
-        assert await run.ended() == 1
+        for times in (1, 2):
+            pids = await run.said(r'"process": "w-0", "pid": (\d+).*"process started"', times=times)
+            os.kill(int(pids[-1]), signal.SIGKILL)
+            await run.said('"code": -9, "cause": "SIGKILL"', times=times)
+            await run.said('"event": "started"', times=2 + times)
+        await _become(port, 200)
+        assert "worker_restarts_total 2.0" in (await _get(port, "/metrics"))[1]
+        assert "worker_restarts_total 0.0" in (await _get(port + 1, "/metrics"))[1]
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 0
+    assert len(await run.said(r'"process": "w-1".*"process started"')) == 1
+    assert '"deaths": 2, "code": 0' in run.err
+
+
+async def test_processes_that_always_die_wait_longer_each_time_and_sigterm_ends_the_wait(
+    places, tmp_path
+):
+    """A crash loop neither spins nor is silent, and nobody waits for a process that is not there."""
+    (tmp_path / "sitecustomize.py").write_text(
+        "import os, sys\nif '--supervised' in sys.orig_argv:\n    os._exit(1)\n"
+    )
+    broken = {**places, "PYTHONPATH": str(tmp_path), "WORKER_RESTART_LONGEST": "600"}
+    async with running_command("run", "--processes", "2", **broken, WORKER_NAME="w") as run:
+        pauses = await run.said(r'"deaths_in_a_row": [45], "seconds": ([\d.]+)', times=2)
+        assert all(float(pause) >= 2 for pause in pauses)
+        run.process.send_signal(signal.SIGTERM)
+        assert await run.ended() == 0
         await run.silence()
-    assert '"code": -9' in run.err
+    assert "exit code 1" in run.err
+    assert len(await run.said("process died")) <= 10
+
+
+async def test_one_that_died_while_draining_is_started_again_and_finishes(places):
+    """A drained process has ended for good, a dead one has not; the exit code is that of the work: 0."""
+    doomed = {**places, "WORKER_RESTART_LONGEST": "0.1"}
+    async with client(places["AMQP_URL"]) as agent:
+        await agent.publish(*(created() for _ in range(20)))
+    async with running_command("run", "--processes", "2", "--drain", **doomed) as run:
+        for pid in await run.said(r'"pid": (\d+).*"process started"', times=2):
+            os.kill(int(pid), signal.SIGKILL)
+        assert await run.ended() == 0
+    assert await count(places["DATABASE_URL"], "tasks") == 20
+    assert '"deaths": 2, "code": 0' in run.err
+
+
+async def test_what_a_person_has_to_mend_ends_all_with_exit_code_2(places):
+    """A restart would not help: the sentence is there once a process, and nothing is started again."""
+    await queues.delete(places["AMQP_URL"], "worker.trajectory")
+    async with running_command("run", "--processes", "2", **places) as run:
+        assert await run.ended() == 2
+        await run.silence()
+    assert "Run 'worker topology apply'" in run.err
+    assert len(await run.said("process started")) <= 2
+    assert "process died" not in run.err
+
+
+async def test_a_service_that_was_never_reached_ends_all_with_exit_code_3(places):
+    """As it ends one process: whoever started it hears that nothing works yet."""
+    nowhere = {**places, "DATABASE_URL": "postgresql://127.0.0.1:1/agents"}
+    async with running_command(
+        "run", "--processes", "2", **nowhere, WORKER_START_TIMEOUT="0"
+    ) as run:
+        assert await run.ended() == 3
+        await run.silence()
 
 
 async def test_processes_end_with_their_supervisor(places):
@@ -109,6 +171,15 @@ async def test_ctrl_c_stops_every_process_and_exits_0(places):
 def _free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as taken:
         return int(taken.getsockname()[1])
+
+
+def _two_free_ports() -> int:
+    """The first of two that follow each other."""
+    while True:
+        with socket.create_server(("127.0.0.1", 0)) as first:
+            port = int(first.getsockname()[1])
+            with contextlib.suppress(OSError), socket.create_server(("127.0.0.1", port + 1)):
+                return port
 
 
 async def _get(port: int, path: str) -> tuple[int, str]:

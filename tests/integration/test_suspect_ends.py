@@ -2,13 +2,15 @@
 
 import pytest
 from support.broker import client
-from support.events import logged
+from support.events import delivery, logged
+from support.letters import opened
 from support.tables import count, rows
 from support.workers import drain
 
 from worker.app import App
 from worker.batch import Batcher
 from worker.errors import Misconfigured
+from worker.store import suspects
 
 
 async def test_a_restart_loop_over_a_missing_grant_makes_no_dead_letter(settings, monkeypatch):
@@ -22,7 +24,9 @@ async def test_a_restart_loop_over_a_missing_grant_makes_no_dead_letter(settings
         for _ in range(6):
             with pytest.raises(Misconfigured):
                 await drain(settings)
-        assert await count(settings.database, "suspects") == 0
+        assert (
+            await count(settings.database, "suspects WHERE attempts > 0 OR ended_at IS NULL") == 0
+        )
         await rows(settings.database, "ALTER TABLE outbox RENAME COLUMN gone TO payload")
         await drain(settings)
         assert len((await agent.confirmed(3))["persisted"]) == 3
@@ -34,3 +38,22 @@ async def test_a_relay_that_may_not_read_the_outbox_stops_the_worker_with_a_sent
     await rows(settings.database, "ALTER TABLE outbox RENAME COLUMN payload TO gone")
     with pytest.raises(Misconfigured, match="payload"):
         await App(settings).run()
+
+
+async def test_an_attempt_that_ended_is_kept_for_a_day_and_counts_no_more(settings):
+    """Two attempts without an end are two; ended, the next one is the first; a day later the row is gone."""
+    message, other = (delivery(logged(), family="execution-log") for _ in range(2))
+    async with opened(settings) as database:
+        assert [await suspects.begin(database, message) for _ in range(2)] == [1, 2]
+        await suspects.end(database, message)
+        [ended] = await rows(
+            settings.database, "SELECT attempts, ended_at > started_at AS over FROM suspects"
+        )
+        assert ended == {"attempts": 0, "over": True}
+        assert await suspects.begin(database, message) == 1
+        assert await suspects.begin(database, message, [suspects.digest(message)]) == 1
+        await suspects.end(database, message)
+        await rows(settings.database, "UPDATE suspects SET ended_at = now() - interval '25 hours'")
+        await suspects.begin(database, other)
+    [left] = await rows(settings.database, "SELECT digest, ended_at FROM suspects")
+    assert left == {"digest": suspects.digest(other), "ended_at": None}

@@ -1,5 +1,7 @@
 """What others do to the worker's queues: deleting one, and putting one of another kind in its place."""
 
+import asyncio
+
 import aio_pika
 
 
@@ -17,3 +19,29 @@ async def replace_by_classic(url: str, name: str) -> None:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
         await channel.declare_queue(name, durable=True)
+
+
+async def length(url: str, name: str) -> int:
+    """How many messages are ready in a queue."""
+    async with await aio_pika.connect(url) as connection:
+        channel = await connection.channel()
+        queue = await channel.declare_queue(name, passive=True)
+        return int(queue.declaration_result.message_count or 0)
+
+
+async def hand_out(url: str, name: str, count: int, times: int) -> None:
+    """Take so many messages into hand and lose the connection, again and again, as outages make workers do."""
+    for _ in range(times):
+        async with await aio_pika.connect(url) as connection:
+            channel = await connection.channel()
+            await channel.set_qos(prefetch_count=count)
+            queue = await channel.get_queue(name, ensure=False)
+            taken = asyncio.Semaphore(0)
+
+            async def take(_: object, taken: asyncio.Semaphore = taken) -> None:
+                taken.release()
+
+            await queue.consume(take)
+            async with asyncio.timeout(60):
+                for _ in range(count):
+                    await taken.acquire()

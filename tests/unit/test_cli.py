@@ -108,6 +108,13 @@ def test_each_process_has_a_name_and_a_port_of_its_own():
     assert supervisor.child_settings(silent, 2)["WORKER_HTTP_PORT"] == "0"
 
 
+def test_the_pause_before_a_restart_doubles_up_to_a_longest_with_jitter():
+    """Half a second at first, never more than the setting, and not the same for all; a thousand deaths are no error."""
+    for deaths, most in ((1, 0.5), (2, 1), (3, 2), (6, 15), (1000, 15)):
+        pauses = [supervisor.restart_pause(deaths, 15) for _ in range(50)]
+        assert most / 2 <= min(pauses) < max(pauses) <= most
+
+
 async def test_ports_past_the_last_are_refused():
     """Before anything is started."""
     settings = Settings.load(**PLACES, http_port=65535)

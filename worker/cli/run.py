@@ -11,7 +11,7 @@ from rich.table import Table
 from typer.core import TyperCommand
 
 from worker import app as application
-from worker import logs, supervisor
+from worker import logs, supervisor, telemetry
 from worker.cli.output import console
 from worker.settings import Settings, environment_name
 
@@ -39,7 +39,11 @@ def run(
     ] = None,
     processes: Annotated[
         int,
-        typer.Option(min=1, max=256, help="Worker processes; process i serves HTTP on port + i."),
+        typer.Option(
+            min=1,
+            max=256,
+            help="Worker processes; one that dies is started again. Process i serves HTTP on port + i.",
+        ),
     ] = 1,
     drain: Annotated[
         bool, typer.Option("--drain", help="Stop when the queues and the outbox are empty.")
@@ -47,6 +51,9 @@ def run(
     supervised: Annotated[
         bool, typer.Option("--supervised", hidden=True, help="Stop when standard input ends.")
     ] = False,
+    restarts: Annotated[
+        int, typer.Option(hidden=True, help="How often the supervisor has started it again.")
+    ] = 0,
 ) -> None:
     """Consume the queues and write what arrives into PostgreSQL, until SIGTERM.
 
@@ -68,6 +75,7 @@ def run(
         raise typer.Exit(asyncio.run(supervisor.supervise(settings, processes, drain=drain)))
     if supervised:
         supervisor.follow_parent()
+        telemetry.restarts.inc(restarts)
     _run(application.run(settings, until_drained=drain))
 
 

@@ -124,7 +124,7 @@ suspects = Table(
     CheckConstraint("attempts >= 0", name="attempts"),
     info={"kind": Kind.OPERATIONAL},
 )
-"""Messages that may have killed a worker: one row a body that is being handled alone."""
+"""Messages that may have killed a worker: one row a message that was handled alone, with the attempts that never ended."""
 
 
 def _sequences(name: str) -> Column[Any]:

@@ -1,6 +1,7 @@
 """Messages that may have killed a worker: attempts to handle one alone, recorded before it is handled.
 
-Promises that an attempt which ends in any way is forgotten, and that one which ends the process is counted.
+Promises that an attempt which ends in any way counts no more, and that one which ends the process is counted. A row
+says when the last attempt began and when it ended, and is kept for a day after that, for whoever wants to know.
 """
 
 from collections.abc import Sequence
@@ -11,6 +12,17 @@ from worker.store.database import Database
 
 MOST_ATTEMPTS = 3
 """Recorded attempts without an end after which a message becomes a dead letter."""
+
+_END = "UPDATE suspects SET attempts = 0, ended_at = now() WHERE digest = ANY($1)"
+_FORGET = (
+    "DELETE FROM suspects WHERE digest IN (SELECT digest FROM suspects "
+    "WHERE ended_at < now() - interval '1 day' FOR UPDATE SKIP LOCKED)"
+)
+_BEGIN = (
+    "INSERT INTO suspects AS s (digest, family, attempts) VALUES ($1, $2, 1) "
+    "ON CONFLICT (digest) DO UPDATE SET attempts = s.attempts + 1, started_at = now(), ended_at = NULL "
+    "RETURNING attempts"
+)
 
 
 def digest(delivery: Delivery) -> bytes:
@@ -29,19 +41,14 @@ async def begin(database: Database, delivery: Delivery, ended: Sequence[bytes] =
     """
     async with database.transaction() as connection:
         if ended:
-            await connection.execute("DELETE FROM suspects WHERE digest = ANY($1)", list(ended))
-        attempts: int = await connection.fetchval(
-            "INSERT INTO suspects AS s (digest, family, attempts) VALUES ($1, $2, 1) "
-            "ON CONFLICT (digest) DO UPDATE SET attempts = s.attempts + 1, started_at = now() "
-            "RETURNING attempts",
-            digest(delivery),
-            delivery.family,
-        )
+            await connection.execute(_END, list(ended))
+        await connection.execute(_FORGET)
+        attempts: int = await connection.fetchval(_BEGIN, digest(delivery), delivery.family)
     return attempts
 
 
 async def end(database: Database, delivery: Delivery) -> bool:
-    """Forget the attempts: this one ended, however it did."""
+    """Record that this attempt ended, however it did: those before it count no more either."""
     async with database.transaction() as connection:
-        await connection.execute("DELETE FROM suspects WHERE digest = $1", digest(delivery))
+        await connection.execute(_END, [digest(delivery)])
     return True
