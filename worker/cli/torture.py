@@ -84,6 +84,8 @@ def torture(
         recorded=recorded,
         wish=Wish(own_services, database, virtual_host),
     )
+    if report is not None and not report.parent.is_dir():
+        raise Misconfigured(f"--report: there is no folder {report.parent}")
     screen = Screen(Console(stderr=True, highlight=False) if json else None)
     try:
         results = torture(options, screen)

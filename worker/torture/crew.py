@@ -17,6 +17,7 @@ _READY_TRIES = 3
 _STARTS = 5
 _ORDERLY_SECONDS = 60
 _DRAIN_SECONDS = 600
+_CRASH_SECONDS = 30
 
 
 class Place:
@@ -40,6 +41,7 @@ class Place:
         self._charge = charge
         self._worker: WorkerProcess | None = None
         self._watch: asyncio.Task[None] | None = None
+        self._may_end = False
 
     @property
     def worker(self) -> WorkerProcess:
@@ -59,6 +61,7 @@ class Place:
         """
         for _ in range(_STARTS):
             self.starts += 1
+            self._may_end = bool(crash_point)
             environment = {**self.environment, "WORKER_CRASH_POINT": crash_point}
             self._worker = await start_worker(self.name, environment, self._folder)
             if await self._attached(self._worker):
@@ -88,8 +91,23 @@ class Place:
         """End it as a power cut would."""
         self._measure()
         self._unwatch()
+        self._charge_if_ended()
         self.worker.kill()
+        self._may_end = True
         await self.worker.ended()
+
+    async def crash(self, crash_point: str) -> None:
+        """Start one that kills itself where it is told to; one that never comes by there is killed."""
+        await self.start(crash_point)
+        try:
+            async with asyncio.timeout(_CRASH_SECONDS):
+                code = await self.worker.ended()
+        except TimeoutError:
+            await self.kill()
+            return
+        if code != -signal.SIGKILL:
+            words = self.worker.last_words()
+            self._charge("crashed", f"{self.name} ended with {code} before {crash_point}: {words}")
 
     async def replace(self) -> None:
         """Start another one, if this one is no more."""
@@ -100,6 +118,8 @@ class Place:
         """End it in an orderly way; it must, and with 0."""
         self._measure()
         self._unwatch()
+        self._charge_if_ended()
+        self._may_end = True
         self.worker.signal(signal.SIGTERM)
         self.worker.state = "stopped"
         try:
@@ -141,11 +161,18 @@ class Place:
 
     async def _watch_over(self, worker: WorkerProcess) -> None:
         """Charge a worker that ends by itself, and start the next."""
-        code = await worker.ended()
-        self._charge("crashed", f"{self.name} ended with {code} unasked: {worker.last_words()}")
-        self._watch = None
+        await worker.ended()
+        self._charge_if_ended()
         async with self.busy:
             await self.replace()
+
+    def _charge_if_ended(self) -> None:
+        """Charge the present one, once, if it has ended and nobody made it."""
+        code = self.worker.code
+        if code is not None and not self._may_end:
+            self._may_end = True
+            words = self.worker.last_words()
+            self._charge("crashed", f"{self.name} ended with {code} unasked: {words}")
 
     def _measure(self) -> None:
         """The most memory that it ever had, where the system tells."""

@@ -22,7 +22,6 @@ from worker.torture.stage import Stage
 Target = Literal["worker", "broker network", "database network", "broker", "database"]
 
 _ALARM, _NO_ALARM = "0.0000001", "0.4"
-_CRASH_SECONDS = 30
 _CRASH_POINTS = tuple(point for point in get_args(CrashPoint) if point != "none")
 
 
@@ -92,13 +91,7 @@ async def _freeze(_: Stage, place: Place, strike: Strike) -> None:
 
 async def _crash(_: Stage, place: Place, strike: Strike) -> None:
     await place.kill()
-    point = _CRASH_POINTS[int(strike.detail * len(_CRASH_POINTS))]
-    await place.start(crash_point=point)
-    try:
-        async with asyncio.timeout(_CRASH_SECONDS):
-            await place.worker.ended()
-    except TimeoutError:  # it never came by there
-        await place.kill()
+    await place.crash(_CRASH_POINTS[int(strike.detail * len(_CRASH_POINTS))])
     await place.start()
 
 

@@ -27,6 +27,7 @@ class Results:
     seconds: float
     starts: int
     largest_bytes: int
+    own_bytes: int
     recorded: int
 
     @property
@@ -59,4 +60,5 @@ class Results:
             "longest_stall_seconds": round(self.stall, 1),
             "messages_per_second": round(self.rate),
             "largest_worker_bytes": self.largest_bytes,
+            "largest_own_bytes": self.own_bytes,
         }

@@ -7,6 +7,7 @@ the dead letters, the confirmations and the replies agree with what the broker c
 import asyncio
 import contextlib
 import logging
+import resource
 import tempfile
 import time
 from collections.abc import AsyncIterator, Collection
@@ -152,6 +153,7 @@ class _Run:
                 seconds=seconds,
                 starts=sum(place.starts for place in stage.places),
                 largest_bytes=max(place.largest_bytes for place in stage.places),
+                own_bytes=1024 * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
                 recorded=len(self._load.recorded),
             )
 

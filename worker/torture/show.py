@@ -109,7 +109,8 @@ def counts(results: Results) -> list[tuple[str, str]]:
         ("messages a second, faults included", f"{results.rate:,.0f}"),
         ("longest stall", f"{results.stall:.1f} s"),
         ("workers started", f"{results.starts:,}"),
-        ("largest worker", f"{results.largest_bytes / 2**20:.0f} MiB"),
+        ("most memory of a worker", f"{results.largest_bytes / 2**20:.0f} MiB"),
+        ("most memory of torture itself", f"{results.own_bytes / 2**20:.0f} MiB"),
     ]
 
 

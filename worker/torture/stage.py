@@ -14,7 +14,7 @@ from worker.torture.proxy import Proxy
 Charge = Callable[[str, str], None]
 
 _WORKER_SETTINGS = {
-    "WORKER_OUTBOX_SWEEP_AFTER": "3",  # what a killed worker had yet to confirm comes soon
+    "WORKER_OUTBOX_SWEEP_AFTER": "5",  # what a killed worker had yet to confirm comes soon
     "WORKER_START_TIMEOUT": "120",  # the database may be down when a worker starts
     "WORKER_LOG_LEVEL": "warning",
     "WORKER_FAMILIES": "",

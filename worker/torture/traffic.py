@@ -199,10 +199,8 @@ class Traffic:
 
     def _stored_log(self) -> Event | None:
         """An entry of an execution log of which a worker has told that it is stored."""
-        while self._logs:
-            event = self._logs.popleft()
-            if self._ledger.is_done(event.id):
-                return event
+        if self._logs and self._ledger.is_done(self._logs[0].id):
+            return self._logs.popleft()
         return None
 
     # --- publishing one thing ---
