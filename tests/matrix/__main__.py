@@ -8,6 +8,7 @@ import argparse
 import json
 import os
 import platform
+import signal
 import sys
 import time
 from pathlib import Path
@@ -26,6 +27,7 @@ HEADINGS = ("system", "RabbitMQ", "PostgreSQL", "Python", "passed", "failed", "s
 def main() -> int:
     """Parse, check, play, report."""
     options, arguments = _parser().parse_known_args()
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs in a tree, as Ctrl-C
     reason = missing_means()
     if reason is not None:
         sys.stderr.write(f"The matrix cannot be run here: {reason}.\n")

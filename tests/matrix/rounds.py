@@ -4,7 +4,7 @@ Owns which tests these are and how their result is read. The virtual environment
 `make setup`, so that this too is tried on each release.
 """
 
-import xml.etree.ElementTree as ElementTree
+import xml.etree.ElementTree as ET
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,7 +79,7 @@ def _wheel_version(tree: Tree, checkout: Path) -> str:
 
 
 def _read(result: Path, system: str, versions: dict[str, str]) -> Round:
-    suites = ElementTree.parse(result).getroot()  # written by our own pytest
+    suites = ET.parse(result).getroot()  # written by our own pytest
     [suite] = suites.iter("testsuite")
     count = {name: int(suite.get(name, "0")) for name in ("tests", "failures", "errors", "skipped")}
     failed = count["failures"] + count["errors"]

@@ -113,7 +113,17 @@ class Tree:
         assignments = [f"{key}={value}" for key, value in inside.items()]
         return subprocess.run(
             [
-                *("unshare", "--mount", "--pid", "--fork", "--kill-child", "sh", "-c", _ENTER, "sh"),
+                *(
+                    "unshare",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "sh",
+                    "-c",
+                    _ENTER,
+                    "sh",
+                ),
                 *(str(self.root), str(checkout), shared),
                 *("env", "--ignore-environment", *assignments, *command),
             ],
@@ -194,7 +204,9 @@ def _unpacked(package: str, cache: Path) -> Path:
     folder = cache / "tools" / package
     if not folder.exists():
         if shutil.which("apt-get") is None:
-            raise MatrixError(f"install {package}: this is not a Debian or Ubuntu that could get it")
+            raise MatrixError(
+                f"install {package}: this is not a Debian or Ubuntu that could get it"
+            )
         with tempfile.TemporaryDirectory(dir=cache) as work:
             _checked(["apt-get", "download", "-qq", package], {}, folder=Path(work))
             [archive] = Path(work).glob("*.deb")
@@ -205,8 +217,15 @@ def _unpacked(package: str, cache: Path) -> Path:
 def _checked(command: list[str], settings: Mapping[str, str], folder: Path = Path("/")) -> None:
     """Run a command of this machine to its end. Raises MatrixError with the end of what it printed."""
     done = subprocess.run(
-        command, env={**os.environ, **settings}, cwd=folder, capture_output=True, text=True, check=False
+        command,
+        env={**os.environ, **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
     )
     if done.returncode != 0:
         last = (done.stdout + done.stderr).strip().splitlines()[-3:]
-        raise MatrixError(f"{Path(command[0]).name} ended with {done.returncode}: {' / '.join(last)}")
+        raise MatrixError(
+            f"{Path(command[0]).name} ended with {done.returncode}: {' / '.join(last)}"
+        )
