@@ -316,6 +316,19 @@ async def test_only_answers_that_are_waited_for_are_asked_again(broker):
     assert [events[0]["id"] for events in broker.events[2:]] == [str(awaited.id)]
 
 
+async def test_who_asks_again_and_is_refused_hears_of_it(broker):
+    """The broker has the event, the link is lost, and the repetition is not taken: no call waits for its time to run out."""
+    broker.answers = False
+    async with publisher(broker, timeout=60) as p:
+        call = asyncio.ensure_future(p.persisted(logged()))
+        await until(lambda: broker.parcels and not p._dispatcher._tasks)
+        broker.script = [NotAccepted("it cannot be sent: too odd")]
+        broker.links[0].lost.set()
+        with pytest.raises(NotAccepted, match="too odd"):
+            async with asyncio.timeout(20):
+                await call
+
+
 async def test_who_closes_the_channel_is_found_and_given_up(broker):
     """A broker closes the channel over one message: that one fails in the end, its neighbours pass."""
     bad, good = logged(action="bad"), [logged() for _ in range(5)]
