@@ -202,6 +202,7 @@ def _keyring(system: System, cache: Path, say: Callable[[str], None]) -> Path:
 def _unpacked(package: str, cache: Path) -> Path:
     """A package of this machine's own release, unpacked into the cache folder without installing it."""
     folder = cache / "tools" / package
+    folder.parent.mkdir(parents=True, exist_ok=True)
     if not folder.exists():
         if shutil.which("apt-get") is None:
             raise MatrixError(

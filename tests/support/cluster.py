@@ -34,16 +34,22 @@ class Cluster:
         hosts = ",".join(f"{node.address.host}:{node.address.port}" for node in self.nodes.values())
         return f"{login}@{hosts}/{rest.partition('/')[2]}"
 
-    def control(self, *arguments: str) -> str:
-        """Run rabbitmqctl on a node that runs."""
+    def evaluate(self, expressions: str) -> str | None:
+        """Evaluate Erlang on a node that runs."""
         node = next(node for node in self.nodes.values() if node.lifecycle.pid is not None)
-        return node.control(*arguments)
+        return node.administration.evaluate(expressions)
 
     def queues(self, virtual_host: str) -> dict[str, dict[str, Any]]:
-        """Leader, members, members that are online, and consumers of each quorum queue."""
-        fields = ("name", "leader", "members", "online", "consumers")
-        text = self.control("list_queues", "-p", virtual_host, "--formatter", "json", *fields)
-        return {queue["name"]: queue for queue in json.loads(text) if queue["members"]}
+        """Leader, members, members that are online, and consumers of each quorum queue; nothing while that cannot be told."""
+        fields = "leader, members, online, consumers"
+        text = self.evaluate(
+            "binary_to_list(rabbit_json:encode("
+            "[begin {resource, _, queue, Name} = proplists:get_value(name, Queue), "
+            "#{queue => Name, facts => maps:from_list(proplists:delete(name, Queue))} end "
+            f'|| Queue <- rabbit_amqqueue:info_all(<<"{virtual_host}">>, [name, {fields}])])).'
+        )
+        found = json.loads(text.strip('"')) if text else []  # erl_call prints an Erlang string
+        return {one["queue"]: one["facts"] for one in found if one["facts"]["members"]}
 
     def complete(self, virtual_host: str) -> bool:
         """Whether every queue has a leader, and a member on every node that takes part."""
@@ -54,15 +60,14 @@ class Cluster:
 
     def move_leader(self, virtual_host: str, queue: str, node: str) -> None:
         """Have a queue led by another of its members."""
-        self.control(
-            "eval",
+        self.evaluate(
             f'{{ok, Q}} = rabbit_amqqueue:lookup({{resource, <<"{virtual_host}">>, queue, <<"{queue}">>}}), '
             f"rabbit_quorum_queue:transfer_leadership(Q, '{node}').",
         )
 
     def rebalance(self) -> None:
         """Spread the leaders of all queues over the nodes, as `rabbitmq-queues rebalance quorum` does."""
-        self.control("eval", 'rabbit_amqqueue:rebalance(quorum, <<".*">>, <<".*">>).')
+        self.evaluate('rabbit_amqqueue:rebalance(quorum, <<".*">>, <<".*">>).')
 
 
 @contextlib.contextmanager

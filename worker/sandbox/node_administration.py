@@ -33,7 +33,7 @@ class NodeAdministration:
     def add_virtual_host(self, name: str, user: str) -> None:
         """Create a virtual host in which the user may do everything."""
         place, who, all_ = _erlang(name), _erlang(user), _erlang(".*")
-        result = self._evaluate(
+        result = self.evaluate(
             f"case rabbit_vhost:exists({place}) of true -> exists; false -> "
             f"ok = rabbit_vhost:add({place}, {who}), "
             f"rabbit_auth_backend_internal:set_permissions("
@@ -46,10 +46,10 @@ class NodeAdministration:
 
     def delete_virtual_host(self, name: str) -> None:
         """Delete a virtual host with all that is in it."""
-        if self._evaluate(f"rabbit_vhost:delete({_erlang(name)}, {_erlang(self.user)}).") is None:
+        if self.evaluate(f"rabbit_vhost:delete({_erlang(name)}, {_erlang(self.user)}).") is None:
             self.commands.delete_virtual_host(name)
 
-    def _evaluate(self, expressions: str) -> str | None:
+    def evaluate(self, expressions: str) -> str | None:
         """Evaluate Erlang in the node: 20 ms, where rabbitmqctl takes a second to start.
 
         None means that it could not be done, or ended in an error.
