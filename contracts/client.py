@@ -7,9 +7,10 @@ password is ever in a log or an error.
 
 import asyncio
 import contextlib
+import random
 import uuid
 from typing import Any, TypedDict, Unpack
-from urllib.parse import SplitResult, unquote, urlsplit
+from urllib.parse import unquote, urlsplit
 
 import aio_pika
 from aio_pika.abc import AbstractConnection, AbstractExchange, AbstractIncomingMessage
@@ -23,6 +24,7 @@ from aio_pika.exceptions import (
     ProbableAuthenticationError,
 )
 
+from contracts.publishing.addresses import addresses, place
 from contracts.publishing.dispatch import Link, LinkLost, Nacked
 from contracts.publishing.errors import (
     InvalidEvent,
@@ -101,21 +103,32 @@ class _Broker:
     """Where the broker is, and how to open a link to it."""
 
     def __init__(self, url: str, name: str) -> None:
-        self._url = url
         self._name = name
         try:
-            self._parts: SplitResult = urlsplit(url)
-            host, port = self._parts.hostname, self._parts.port
+            self._urls = addresses(url)
         except ValueError:
-            host = port = None
-        if not host or self._parts.scheme not in ("amqp", "amqps"):
+            self._urls = ()
+        if not self._urls or not all(urlsplit(single).hostname for single in self._urls):
             raise ValueError("the URL must look like amqp://user:password@host:5672/vhost")
-        self._where = f"{host}:{port or (5671 if self._parts.scheme == 'amqps' else 5672)}"
 
     async def open(self, on_reply: OnReply) -> Link:
-        """Connect, and listen for replies."""
+        """Connect to any host of the URL, and listen for replies."""
+        failures: list[NotConnected] = []
+        # In random order, so that many agents spread over the nodes of a cluster.
+        for url in random.sample(self._urls, len(self._urls)):
+            try:
+                return await self._open(url, on_reply)
+            except NotConnected as error:
+                failures.append(error)
+        if len(failures) == 1:
+            raise failures[0]
+        found = NotConnected("; ".join(str(failure) for failure in failures))
+        found.hopeless = all(failure.hopeless for failure in failures)
+        raise found
+
+    async def _open(self, url: str, on_reply: OnReply) -> Link:
         connection = aio_pika.Connection(
-            aio_pika.connection.make_url(self._url),
+            aio_pika.connection.make_url(url),
             client_properties={"connection_name": self._name},
         )
         try:
@@ -128,7 +141,7 @@ class _Broker:
                 missing.hopeless = True
                 raise missing from None
             if isinstance(error, CONNECTION_EXCEPTIONS):
-                raise self._not_connected(error) from None
+                raise _not_connected(url, error) from None
             raise
 
     async def _prepare(self, connection: AbstractConnection, on_reply: OnReply) -> Link:
@@ -146,20 +159,21 @@ class _Broker:
             link.lost.set()
         return link
 
-    def _not_connected(self, error: BaseException) -> NotConnected:
-        """What is wrong, without what the URL says about who we are."""
-        text = str(error) or type(error).__name__
-        if (
-            "Connection.Close" in text
-        ):  # the library's words for what the broker says while it opens one
-            text = "the broker has no such virtual host, or does not open it to this user"
-        password = self._parts.password
-        for secret in (password, unquote(password)) if password else ():
-            text = text.replace(secret, "******")
-        found = NotConnected(f"no connection to RabbitMQ at {self._where}: {text}")
-        refused = AuthenticationError | ProbableAuthenticationError | InvalidFrameError
-        found.hopeless = isinstance(error, refused)
-        return found
+
+def _not_connected(url: str, error: BaseException) -> NotConnected:
+    """What is wrong, without what the URL says about who we are."""
+    text = str(error) or type(error).__name__
+    # The library's words for what the broker says while it opens a connection.
+    if "Connection.Close" in text:
+        text = "the broker has no such virtual host, or does not open it to this user"
+    password = urlsplit(url).password
+    for secret in (password, unquote(password)) if password else ():
+        text = text.replace(secret, "******")
+    where = place(url).partition("/")[0]
+    found = NotConnected(f"no connection to RabbitMQ at {where}: {text}")
+    refused = AuthenticationError | ProbableAuthenticationError | InvalidFrameError
+    found.hopeless = isinstance(error, refused)
+    return found
 
 
 class _AmqpLink:

@@ -14,6 +14,7 @@ from urllib.parse import urlsplit
 from pydantic import AliasChoices, Field, SecretStr, ValidationError, field_validator
 from pydantic_settings import BaseSettings, SettingsConfigDict
 
+from contracts.publishing import addresses
 from worker.errors import Misconfigured
 
 _MIB = 1024 * 1024
@@ -30,7 +31,7 @@ class Settings(BaseSettings):
     )
     amqp_url: SecretStr = Field(
         validation_alias=AliasChoices("AMQP_URL", "amqp_url"),
-        description="RabbitMQ: amqp://user:password@host:5672/vhost, or amqps:// for TLS; or AMQP_URL_FILE names a file that holds it",
+        description="RabbitMQ: amqp://user:password@host:5672/vhost, or amqps:// for TLS; several hosts of a cluster are written a:5672,b:5672; or AMQP_URL_FILE names a file that holds it",
     )
     name: Annotated[str, Field(min_length=1, max_length=200)] = Field(
         default_factory=lambda: f"{socket.gethostname()}-{os.getpid()}",
@@ -117,9 +118,7 @@ class Settings(BaseSettings):
     @field_validator("amqp_url", mode="after")
     @classmethod
     def _is_amqp(cls, value: SecretStr) -> SecretStr:
-        if urlsplit(value.get_secret_value()).scheme not in ("amqp", "amqps"):
-            raise ValueError("must begin with amqp:// or amqps://")
-        _check_port(value.get_secret_value(), "like amqp://user:password@host:5672/vhost")
+        addresses.addresses(value.get_secret_value())
         return value
 
     @classmethod
@@ -152,7 +151,7 @@ class Settings(BaseSettings):
     @property
     def broker_place(self) -> str:
         """Where the broker is, without secrets."""
-        return place(self.broker, 5671 if self.broker.startswith("amqps") else 5672)
+        return addresses.place(self.broker)
 
     @property
     def family_names(self) -> tuple[str, ...]:

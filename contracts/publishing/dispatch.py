@@ -15,7 +15,10 @@ from contracts.publishing.ledger import Ledger
 from contracts.publishing.parcels import Parcel
 
 MAX_REFUSALS = 5
-"""How often a parcel is sent again after the broker has refused it."""
+"""How often a parcel is sent again after the broker has closed the channel, perhaps over it."""
+
+MAX_NACKS = 9
+"""How often after a nack: half a minute, since a queue of a cluster takes nothing while it elects a leader."""
 
 FIRST_DELAY = 0.05
 LONGEST_DELAY = 10.0
@@ -130,17 +133,17 @@ class Dispatcher:
             except NotAccepted as error:
                 return self._fail(parcel, error)
             except Nacked as error:
-                refusal = NotAccepted(f"the broker refused it: {error}")
+                refusal, most = NotAccepted(f"the broker refused it: {error}"), MAX_NACKS
                 await asyncio.sleep(delay(refusals + 1))
             except LinkLost as error:
                 if error.fault is None:
                     continue
-                refusal = error.fault
+                refusal, most = error.fault, MAX_REFUSALS
                 suspect = True
             else:
                 return self._accept(parcel)
             refusals += 1
-            if refusals > MAX_REFUSALS:
+            if refusals > most:
                 return self._fail(parcel, refusal)
         return None
 

@@ -122,9 +122,11 @@ class Ledger:
         self._rest(pending)
 
     def fail(self, pending: Pending, error: PublishingError) -> None:
-        """It is given up."""
+        """It is given up, or the answer to what the broker has already: who waits for either hears of it."""
         if not pending.accepted.done():
             pending.accepted.set_result(error)
+        elif not pending.answer.done():
+            pending.answer.set_result(error)
         self.forget(pending)
 
     def forget(self, pending: Pending) -> None:

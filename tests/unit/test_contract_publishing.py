@@ -355,12 +355,12 @@ async def test_a_refused_message_is_sent_again(broker):
 
 
 async def test_what_the_broker_refuses_again_and_again_is_given_up(broker):
-    """After several nacks the caller is told."""
+    """After half a minute of nacks the caller is told: a cluster needs some of that to elect the leader of a queue."""
     broker.script = [Nacked("Basic.Nack")] * 20
     async with publisher(broker) as p:
         with pytest.raises(NotAccepted, match="the broker refused it"):
             await p.publish(logged())
-    assert len(broker.parcels) == 1 + dispatch.MAX_REFUSALS
+    assert len(broker.parcels) == 1 + dispatch.MAX_NACKS
 
 
 async def test_what_cannot_be_sent_fails_at_once(broker):
@@ -393,6 +393,19 @@ async def test_only_answers_that_are_waited_for_are_asked_again(broker):
         broker.links[0].lost.set()
         assert await call == "persisted"
     assert [events[0]["id"] for events in broker.events[2:]] == [str(awaited.id)]
+
+
+async def test_who_asks_again_and_is_refused_hears_of_it(broker):
+    """The broker has the event, the link is lost, and the repetition is not taken: no call waits for its time to run out."""
+    broker.answers = False
+    async with publisher(broker, timeout=60) as p:
+        call = asyncio.ensure_future(p.persisted(logged()))
+        await until(lambda: broker.parcels and not p._dispatcher._tasks)
+        broker.script = [NotAccepted("it cannot be sent: too odd")]
+        broker.links[0].lost.set()
+        with pytest.raises(NotAccepted, match="too odd"):
+            async with asyncio.timeout(20):
+                await call
 
 
 async def test_who_closes_the_channel_is_found_and_given_up(broker):

@@ -66,6 +66,13 @@ def test_an_http_url_is_not_a_broker():
         broker_address("http://localhost:15672")
 
 
+def test_a_scratch_virtual_host_is_made_in_one_broker_that_is_named():
+    """An address of several hosts, which the product takes, is refused in a sentence that shows no secret."""
+    with pytest.raises(SandboxError, match="one host") as caught:
+        broker_address("amqp://me:geheim@a:5672,b:5672/")
+    assert "geheim" not in str(caught.value)
+
+
 def test_the_management_api_uses_the_brokers_login_unless_it_has_one():
     """A user in the management URL comes first."""
     alone = ManagementAdministration.parse("http://mq:15672/", "me", "secret")

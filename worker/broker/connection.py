@@ -7,9 +7,9 @@ waiting cannot help. It rests on internals of aiormq and refuses to start where 
 
 import asyncio
 import inspect
+import random
 from importlib.metadata import version
 from typing import Any
-from urllib.parse import urlsplit
 
 import aio_pika
 import aiormq
@@ -17,6 +17,7 @@ from aio_pika.abc import ConnectionParameter
 from aiormq.connection import SSLContextProvider, TransportFactory
 from yarl import URL
 
+from contracts.publishing.addresses import addresses, place
 from worker.broker.frames import Sink, Tap
 from worker.errors import Misconfigured, Unavailable
 
@@ -155,10 +156,27 @@ class BrokerConnection:
 async def connect(
     url: str, *, name: str, heartbeat: int = 30, within: float = 10
 ) -> BrokerConnection:
-    """Open a connection that shows up in the broker under `name`.
+    """Open a connection that shows up in the broker under `name`, to any host that the URL names.
 
     Raises Unavailable where the broker cannot be reached now, Misconfigured where it refuses this user or virtual host.
     """
+    candidates = addresses(url)
+    failures: list[Unavailable | Misconfigured] = []
+    # In random order, so that many workers spread over the nodes of a cluster.
+    for candidate in random.sample(candidates, len(candidates)):
+        try:
+            return await _connect(candidate, name, heartbeat, within)
+        except (Unavailable, Misconfigured) as error:
+            failures.append(error)
+    # A node that is starting may refuse what the others would not: one that is away leaves hope.
+    hope = [failure for failure in failures if isinstance(failure, Unavailable)]
+    if len(failures) == 1 or not hope:
+        raise failures[0]
+    raise Unavailable("; ".join(str(failure) for failure in failures))
+
+
+async def _connect(url: str, name: str, heartbeat: int, within: float) -> BrokerConnection:
+    """Open a connection to one host."""
     factory = _TapFactory()
     target = URL(url).update_query({"heartbeat": str(heartbeat), "name": name})
     connection = _TappedConnection(target, transport_factory=factory)
@@ -189,13 +207,6 @@ async def connect(
         ):  # else aio-pika would close it when it is collected, in whatever loop runs then
             await connection.close()
     return BrokerConnection(connection, factory)
-
-
-def place(url: str) -> str:
-    """Host, port and virtual host of an AMQP URL, without its secrets."""
-    parts = urlsplit(url)
-    default = 5671 if parts.scheme == "amqps" else 5672
-    return f"{parts.hostname}:{parts.port or default}{parts.path or '/'}"
 
 
 def _word(value: object) -> str:

@@ -18,7 +18,7 @@ from worker.broker.outgoing import REPLIES, Fate, OnReply, Outgoing, SendingChan
 from worker.broker.publisher import Answer
 from worker.errors import Misconfigured, Unavailable
 
-_MOST_REFUSALS = 5
+_MOST_REFUSALS = 7  # half a minute: a queue of a cluster takes nothing while it elects a leader
 _MOST_FRUITLESS_CONNECTIONS = 5
 _DRAIN_EVERY = 64
 

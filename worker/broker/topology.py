@@ -105,12 +105,13 @@ def _with_dead_letters(family: str, exchange: str, routing_keys: tuple[str, ...]
 
 
 async def check(connection: BrokerConnection, wanted: Topology) -> list[str]:
-    """What is missing or differs, a sentence each; empty where all is as it should be."""
+    """What is missing or differs, a sentence each; empty where all is as it should be, as far as this user may know."""
     problems = []
     for part in wanted.parts:
-        if not await _exists(connection, part):
+        exists = await _exists(connection, part)
+        if exists is False:
             problems.append(f"{_label(part)} is missing")
-        elif difference := await _difference(connection, part):
+        elif exists and (difference := await _difference(connection, part)):
             problems.append(difference)
     return problems
 
@@ -160,12 +161,14 @@ async def queue_counts(connection: BrokerConnection, queue: str) -> tuple[int, i
 
 
 async def exchange_exists(connection: BrokerConnection, name: str) -> bool:
-    """Whether there is an exchange of this name; the default exchange always is there."""
-    return not name or await _exists(connection, Exchange(name, "topic"))
+    """Whether there may be an exchange of this name; the default exchange always is there."""
+    return not name or await _exists(connection, Exchange(name, "topic")) is not False
 
 
-async def _exists(connection: BrokerConnection, part: Exchange | Queue) -> bool:
-    return await _declare(connection, part, passive=True) is None
+async def _exists(connection: BrokerConnection, part: Exchange | Queue) -> bool | None:
+    """Whether a part exists; None where RabbitMQ does not tell this user, who (from 4.3) has no permission on it at all."""
+    refusal = await _declare(connection, part, passive=True)
+    return None if isinstance(refusal, aiormq.exceptions.ChannelAccessRefused) else refusal is None
 
 
 async def _difference(connection: BrokerConnection, part: Exchange | Queue) -> str | None:

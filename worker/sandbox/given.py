@@ -73,9 +73,13 @@ def broker_address(url: str) -> Address:
     parts = urlsplit(url)
     if parts.scheme not in {"amqp", "amqps"}:
         raise SandboxError("AMQP_URL is not a RabbitMQ URL: it must begin with amqp or amqps.")
+    try:
+        port = parts.port
+    except ValueError:
+        raise SandboxError("AMQP_URL must name one host here, with a number as port.") from None
     return Address(
         host=parts.hostname or "localhost",
-        port=parts.port or (5671 if parts.scheme == "amqps" else 5672),
+        port=port or (5671 if parts.scheme == "amqps" else 5672),
         user=unquote(parts.username or "guest"),
         password=unquote(parts.password or "guest"),
         scheme=parts.scheme,

@@ -2,7 +2,7 @@
 
 Owns the node's folder, its environment and its Erlang port mapper (epmd). The node listens on
 127.0.0.1 only, on ports of its own, with a cookie and a password of its own: it neither sees
-nor disturbs another broker of the machine.
+nor disturbs another broker of the machine. Nodes of one `Realm` can make a cluster.
 """
 
 from __future__ import annotations
@@ -10,13 +10,14 @@ from __future__ import annotations
 import secrets
 import shutil
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from worker.sandbox.administration import CommandAdministration, exists_already
+from worker.sandbox.administration import CommandAdministration
 from worker.sandbox.errors import SandboxError
-from worker.sandbox.processes import free_port, run
+from worker.sandbox.node_administration import NodeAdministration
+from worker.sandbox.processes import free_port
 from worker.sandbox.rabbitmq import ADVICE, Address, RabbitMQ, broker_version
 from worker.sandbox.server import ServerProcess
 
@@ -26,7 +27,6 @@ if TYPE_CHECKING:
     from worker.sandbox.service import Kind, Surroundings
 
 USER = "sandbox"
-EVALUATE_SECONDS = 30.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -40,6 +40,20 @@ class Scripts:
     def find(self, program: str) -> str | None:
         """Return a program of Erlang, such as epmd."""
         return shutil.which(program, path=self.search_path)
+
+
+@dataclass(frozen=True, slots=True)
+class Realm:
+    """What nodes must have in common to see each other, and a password for all of them."""
+
+    cookie: str = field(default_factory=lambda: secrets.token_hex(24))
+    password: str = field(default_factory=lambda: secrets.token_urlsafe(24))
+    mapper_port: int = field(default_factory=free_port)
+
+
+def node_name() -> str:
+    """Return a name for a node that no other has."""
+    return f"sandbox-{free_port()}@localhost"
 
 
 def installed_scripts(search_path: str) -> Scripts | None:
@@ -68,15 +82,31 @@ def private_node(
     settings: Mapping[str, str],
     plugins: Iterable[str],
 ) -> RabbitMQ:
-    """Make a folder for a node and start it."""
+    """Make a folder for a node that is alone and start it."""
+    realm = Realm()
+    start_port_mapper(realm, scripts, surroundings)
     home = surroundings.directory / f"rabbitmq-{kind}"
+    return start_node(
+        kind, scripts, surroundings, settings, plugins, realm=realm, name=node_name(), home=home
+    )
+
+
+def start_node(
+    kind: Kind,
+    scripts: Scripts,
+    surroundings: Surroundings,
+    settings: Mapping[str, str],
+    plugins: Iterable[str],
+    *,
+    realm: Realm,
+    name: str,
+    home: Path,
+) -> RabbitMQ:
+    """Make a folder for a node and start it; the port mapper of its realm must run."""
     home.mkdir(mode=0o700)
-    address = Address("127.0.0.1", free_port(), USER, secrets.token_urlsafe(24))
-    _write_configuration(home, address, settings, plugins)
-    environment = _environment(home, scripts)
-    mapper = _port_mapper(home, scripts, environment, surroundings)
-    surroundings.closing.callback(mapper.close)
-    mapper.start()
+    address = Address("127.0.0.1", free_port(), USER, realm.password)
+    _write_configuration(home, realm, address, settings, plugins)
+    environment = _environment(home, name, realm, scripts)
     log = home / "log"
     server = ServerProcess(
         name="RabbitMQ",
@@ -92,7 +122,7 @@ def private_node(
     server.start()
     version = broker_version(address.host, address.port) or "of unknown version"
     commands = CommandAdministration(str(scripts.folder / "rabbitmqctl"), environment)
-    administration = NodeAdministration(commands, environment, scripts.find("erl_call"))
+    administration = NodeAdministration(commands, USER, environment, scripts.find("erl_call"))
     return RabbitMQ(
         kind=kind,
         version=version,
@@ -104,10 +134,14 @@ def private_node(
 
 
 def _write_configuration(
-    home: Path, address: Address, settings: Mapping[str, str], plugins: Iterable[str]
+    home: Path,
+    realm: Realm,
+    address: Address,
+    settings: Mapping[str, str],
+    plugins: Iterable[str],
 ) -> None:
     cookie = home / ".erlang.cookie"
-    cookie.write_text(secrets.token_hex(24))
+    cookie.write_text(realm.cookie)
     cookie.chmod(0o400)
     (home / "rabbitmq-env.conf").touch()
     (home / "conf.d").mkdir()
@@ -127,14 +161,14 @@ def _write_configuration(
     )
 
 
-def _environment(home: Path, scripts: Scripts) -> dict[str, str]:
+def _environment(home: Path, name: str, realm: Realm, scripts: Scripts) -> dict[str, str]:
     """What the server, rabbitmqctl and erl_call need; nothing is taken over from ours."""
     loopback = "-kernel inet_dist_use_interface {127,0,0,1}"
     return {
         "PATH": scripts.search_path,
         "LANG": "C.UTF-8",
         "HOME": str(home),
-        "RABBITMQ_NODENAME": f"sandbox-{free_port()}@localhost",
+        "RABBITMQ_NODENAME": name,
         "RABBITMQ_CONF_ENV_FILE": str(home / "rabbitmq-env.conf"),
         "RABBITMQ_CONFIG_FILE": str(home / "rabbitmq.conf"),
         # Named, or an installed broker's own, in /etc/rabbitmq, would be read.
@@ -152,7 +186,7 @@ def _environment(home: Path, scripts: Scripts) -> dict[str, str]:
         # Any free port: the default range allows eleven calls at a time on the whole machine.
         "RABBITMQ_CTL_DIST_PORT_MIN": "0",
         "RABBITMQ_CTL_DIST_PORT_MAX": "0",
-        "ERL_EPMD_PORT": str(free_port()),
+        "ERL_EPMD_PORT": str(realm.mapper_port),
         "ERL_EPMD_ADDRESS": "127.0.0.1",
         "ERL_MAX_PORTS": "4096",
         # The script then becomes the server instead of waiting for it: one process to signal.
@@ -161,24 +195,24 @@ def _environment(home: Path, scripts: Scripts) -> dict[str, str]:
     }
 
 
-def _port_mapper(
-    home: Path, scripts: Scripts, environment: Mapping[str, str], surroundings: Surroundings
-) -> ServerProcess:
+def start_port_mapper(realm: Realm, scripts: Scripts, surroundings: Surroundings) -> None:
     """Run epmd as a child of ours: one that Erlang starts by itself outlives the node."""
     program = scripts.find("epmd")
     if program is None:
         raise SandboxError(f"Erlang's epmd was not found on {scripts.search_path}. {ADVICE}")
-    port = int(environment["ERL_EPMD_PORT"])
-    return ServerProcess(
+    port = realm.mapper_port
+    mapper = ServerProcess(
         name="Erlang's port mapper (epmd)",
         command=[program, "-port", str(port), "-address", "127.0.0.1"],
-        environment=environment,
-        log=home / "epmd.log",
+        environment={"PATH": scripts.search_path, **scripts.environment},
+        log=surroundings.directory / "epmd.log",
         ready=lambda: _listens(port),
         advice=ADVICE,
         cancelled=surroundings.cancelled,
         started=surroundings.started,
     )
+    surroundings.closing.callback(mapper.close)
+    mapper.start()
 
 
 def _listens(port: int) -> bool:
@@ -187,57 +221,3 @@ def _listens(port: int) -> bool:
     except OSError:
         return False
     return True
-
-
-@dataclass(frozen=True, slots=True)
-class NodeAdministration:
-    """Administers a private node: by rabbitmqctl, and by erl_call where milliseconds count."""
-
-    commands: CommandAdministration
-    environment: Mapping[str, str]
-    erl_call: str | None
-
-    def control(self, *arguments: str) -> str:
-        """Run rabbitmqctl on the node and return what it prints, without headings."""
-        return self.commands.control(*arguments)
-
-    def add_virtual_host(self, name: str, user: str) -> None:
-        """Create a virtual host in which the user may do everything."""
-        place, who, all_ = _erlang(name), _erlang(user), _erlang(".*")
-        result = self._evaluate(
-            f"case rabbit_vhost:exists({place}) of true -> exists; false -> "
-            f"ok = rabbit_vhost:add({place}, {who}), "
-            f"rabbit_auth_backend_internal:set_permissions("
-            f"{who}, {place}, {all_}, {all_}, {all_}, {who}) end."
-        )
-        if result == "exists":
-            raise exists_already(name)
-        if result != "ok":
-            self.commands.add_virtual_host(name, user)
-
-    def delete_virtual_host(self, name: str) -> None:
-        """Delete a virtual host with all that is in it."""
-        if self._evaluate(f"rabbit_vhost:delete({_erlang(name)}, {_erlang(USER)}).") is None:
-            self.commands.delete_virtual_host(name)
-
-    def _evaluate(self, expressions: str) -> str | None:
-        """Evaluate Erlang in the node: 20 ms, where rabbitmqctl takes a second to start.
-
-        None means that it could not be done, or ended in an error.
-        """
-        if self.erl_call is None:
-            return None
-        done = run(
-            *(self.erl_call, "-r", "-sname", self.environment["RABBITMQ_NODENAME"], "-e"),
-            environment=self.environment,
-            text=f"{expressions}\n",
-            seconds=EVALUATE_SECONDS,
-        )
-        if done.returncode != 0 or not done.stdout.startswith("{ok,"):
-            return None
-        return done.stdout.removeprefix("{ok,").rstrip("}").strip()
-
-
-def _erlang(text: str) -> str:
-    """Return a text as an Erlang binary, whatever characters are in it: <<97,98>>."""
-    return f"<<{','.join(map(str, text.encode()))}>>"

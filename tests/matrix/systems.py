@@ -1,0 +1,232 @@
+"""The systems of the matrix: a Debian or Ubuntu of each release in a folder of its own, with its own broker, database and Python.
+
+Owns how such a tree is made (debootstrap, then the release's own packages) and how a command runs in it. A tree is made
+once and kept in the cache folder. No service of it is ever started by its packages; the sandbox starts its own. Mounts are
+made in a mount namespace of the command and end with it, so nothing has to be cleaned up.
+"""
+
+import os
+import shutil
+import subprocess
+import tempfile
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+PACKAGES = "python3 python3-venv make rabbitmq-server postgresql ca-certificates procps"
+CHECKOUT = Path("/checkout")
+"""Where the checkout is, seen from inside a tree."""
+VENV = Path("/opt/venv")
+
+_SHARED_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs")
+_PASSED_ON = ("PIP_", "UV_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "WORKER_SANDBOX_")
+
+# In a mount namespace of its own, so that all mounts end with the command; in a process namespace of its own, so that
+# nothing that it starts outlives it.
+_ENTER = """
+set -e
+root=$1 checkout=$2 shared=$3
+shift 3
+mount --make-rprivate /
+mkdir -p "$root/checkout"
+mount --bind "$checkout" "$root/checkout"
+mount -t proc proc "$root/proc"
+mount --rbind /dev "$root/dev"
+mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+for path in $shared; do
+    [ -d "$path" ] && mkdir -p "$root$path"
+    [ -d "$path" ] || { rm -f "$root$path"; touch "$root$path"; }
+    mount --bind "$path" "$root$path"
+done
+exec chroot "$root" "$@"
+"""
+
+# As any administrator would, but with services forbidden to start and no database cluster made. debootstrap has just
+# fetched the lists of packages.
+_INSTALL = f"""
+set -e
+printf '#!/bin/sh\\nexit 101\\n' >/usr/sbin/policy-rc.d
+chmod 755 /usr/sbin/policy-rc.d
+mkdir -p /etc/postgresql-common
+echo 'create_main_cluster = false' >/etc/postgresql-common/createcluster.conf
+export DEBIAN_FRONTEND=noninteractive
+apt-get install -y -qq --no-install-recommends {PACKAGES} >/dev/null
+apt-get clean
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class System:
+    """A release of Debian or Ubuntu, by the name under which debootstrap knows it."""
+
+    name: str
+    keyring: str
+    """The file of the keys that its archive is signed with."""
+    keyring_package: str
+    needs: str | None = None
+    """The system whose signed packages hold that file, where this machine has none."""
+
+
+_DEBIAN = ("usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")
+_UBUNTU = ("usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring", "trixie")
+
+SYSTEMS = {
+    system.name: system
+    for system in (
+        System("bookworm", *_DEBIAN),
+        System("noble", *_UBUNTU),
+        System("trixie", *_DEBIAN),
+        System("sid", *_DEBIAN),
+    )
+}
+
+
+class MatrixError(Exception):
+    """A system cannot be had here; the text says why and what helps."""
+
+
+@dataclass(frozen=True, slots=True)
+class Tree:
+    """A system in a folder, in which commands can be run."""
+
+    system: System
+    root: Path
+
+    def run(
+        self,
+        *command: str,
+        checkout: Path,
+        environment: Mapping[str, str] | None = None,
+        capture: bool = False,
+        seconds: float = 600,
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command in the tree, with the checkout at /checkout, to its end."""
+        shared = " ".join(path for path in _SHARED_FILES if Path(path).exists())
+        passed_on = {key: os.environ[key] for key in os.environ if key.startswith(_PASSED_ON)}
+        inside = {
+            "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
+            "HOME": "/root",
+            "LANG": "C.UTF-8",
+            **passed_on,
+            **(environment or {}),
+        }
+        assignments = [f"{key}={value}" for key, value in inside.items()]
+        return subprocess.run(
+            [
+                *(
+                    "unshare",
+                    "--mount",
+                    "--pid",
+                    "--fork",
+                    "--kill-child",
+                    "sh",
+                    "-c",
+                    _ENTER,
+                    "sh",
+                ),
+                *(str(self.root), str(checkout), shared),
+                *("env", "--ignore-environment", *assignments, *command),
+            ],
+            text=True,
+            stdout=subprocess.PIPE if capture else None,
+            timeout=seconds,
+            check=False,
+        )
+
+    def versions(self, checkout: Path) -> dict[str, str]:
+        """What the tree has: the versions of RabbitMQ, PostgreSQL and Python."""
+        script = (
+            "dpkg-query -W -f '${source:Upstream-Version}\\n' rabbitmq-server; "
+            "/usr/lib/postgresql/*/bin/postgres --version; python3 --version"
+        )
+        answer = self.run("sh", "-c", script, checkout=checkout, capture=True)
+        rabbitmq, postgres, python = answer.stdout.splitlines()
+        return {
+            "rabbitmq": rabbitmq,
+            "postgresql": postgres.split()[2],
+            "python": python.split()[1],
+        }
+
+
+def missing_means() -> str | None:
+    """Why no tree can be made or entered here; None where it can."""
+    if os.geteuid() != 0:
+        return "it needs root: a system in a folder is entered by chroot"
+    for program in ("unshare", "chroot", "mount"):
+        if shutil.which(program) is None:
+            return f"it needs the program {program}"
+    return None
+
+
+def tree(system: System, cache: Path, say: Callable[[str], None]) -> Tree:
+    """The tree of a system, made if it is not there yet. Raises MatrixError."""
+    root = cache / system.name
+    if not root.exists():
+        keyring = _keyring(system, cache, say)
+        draft = cache / f"{system.name}.draft"
+        shutil.rmtree(draft, ignore_errors=True)
+        say(f"making {system.name} in {root} (once)")
+        debootstrap, settings = _debootstrap(cache)
+        arguments = ["--variant=minbase", f"--keyring={keyring}", system.name, str(draft)]
+        _checked([debootstrap, *arguments], settings)
+        done = Tree(system, draft).run("sh", "-c", _INSTALL, checkout=cache)
+        if done.returncode != 0:
+            raise MatrixError(f"installing packages in {system.name} failed")
+        draft.rename(root)  # at the very end: a folder that exists is complete
+    return Tree(system, root)
+
+
+def _debootstrap(cache: Path) -> tuple[str, dict[str, str]]:
+    """The program and what it needs to be told: installed, or unpacked into the cache folder."""
+    installed = shutil.which("debootstrap")
+    if installed is not None:
+        return installed, {}
+    unpacked = _unpacked("debootstrap", cache)
+    folder = unpacked / "usr/share/debootstrap"
+    return str(unpacked / "usr/sbin/debootstrap"), {"DEBOOTSTRAP_DIR": str(folder)}
+
+
+def _keyring(system: System, cache: Path, say: Callable[[str], None]) -> Path:
+    """The keys of the system's archive, from this machine or out of a package of a system that is trusted already."""
+    installed = Path("/", system.keyring)
+    if installed.exists():
+        return installed
+    if system.needs is None:
+        return _unpacked(system.keyring_package, cache) / system.keyring
+    trusted = tree(SYSTEMS[system.needs], cache, say)
+    if not (trusted.root / system.keyring).exists():
+        trusted.run("apt-get", "install", "-y", "-qq", system.keyring_package, checkout=cache)
+    return trusted.root / system.keyring
+
+
+def _unpacked(package: str, cache: Path) -> Path:
+    """A package of this machine's own release, unpacked into the cache folder without installing it."""
+    folder = cache / "tools" / package
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    if not folder.exists():
+        if shutil.which("apt-get") is None:
+            raise MatrixError(
+                f"install {package}: this is not a Debian or Ubuntu that could get it"
+            )
+        with tempfile.TemporaryDirectory(dir=cache) as work:
+            _checked(["apt-get", "download", "-qq", package], {}, folder=Path(work))
+            [archive] = Path(work).glob("*.deb")
+            _checked(["dpkg", "-x", str(archive), str(folder)], {})
+    return folder
+
+
+def _checked(command: list[str], settings: Mapping[str, str], folder: Path = Path("/")) -> None:
+    """Run a command of this machine to its end. Raises MatrixError with the end of what it printed."""
+    done = subprocess.run(
+        command,
+        env={**os.environ, **settings},
+        cwd=folder,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode != 0:
+        last = (done.stdout + done.stderr).strip().splitlines()[-3:]
+        raise MatrixError(
+            f"{Path(command[0]).name} ended with {done.returncode}: {' / '.join(last)}"
+        )
