@@ -72,12 +72,9 @@ def translate(error: BaseException) -> WorkerError:
 
 def _sentence(error: asyncpg.PostgresError) -> str:
     """The server's message, and the constraint or column where it names one; no row values, they may be secret."""
+    text = str(error.message or error)  # without a message: the driver's own, such as a lost connection
     place = error.constraint_name or error.column_name
-    return (
-        f"{error.message} ({place})"
-        if place and place not in str(error.message)
-        else str(error.message)
-    )
+    return f"{text} ({place})" if place and place not in text else text
 
 
 class Database:
