@@ -160,7 +160,9 @@ async def connect(
     Raises Unavailable where the broker cannot be reached now, Misconfigured where it refuses this user or virtual host.
     """
     factory = _TapFactory()
-    target = URL(url).update_query({"heartbeat": str(heartbeat), "name": name})
+    given = URL(url)
+    chosen = given.query.get("heartbeat", str(heartbeat))  # what an operator asks for is granted
+    target = given.update_query({"heartbeat": chosen, "name": name})
     connection = _TappedConnection(target, transport_factory=factory)
     opened = False
     try:
