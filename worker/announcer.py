@@ -1,8 +1,9 @@
 """Publishes the confirmation events and the replies of outbox entries, with publisher confirms.
 
-Promises: it returns only when the broker took every event. A reply goes to an address that a publisher chose, and some
-addresses make the broker close the connection; such a reply is found by sending replies one by one, and given up after
-it broke a connection twice, so that nobody's address can keep others from their confirmations.
+Promises: it says of which entries the broker took every event, and only of these. A reply goes to an address that a
+publisher chose, and some addresses make the broker close the connection; such a reply is found by sending replies one
+by one, and given up after it broke a connection twice, so that nobody's address can keep others from their
+confirmations; nor can a listener whose queue is full and refuses them.
 """
 
 import asyncio
@@ -37,32 +38,53 @@ class Announcer:
         self._careful: set[UUID] = set()
         self._strikes: Counter[tuple[UUID, int]] = Counter()
 
-    async def publish(self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]) -> None:
-        """Publish all events and replies of these entries. Raises Unavailable unless the broker took all it has to."""
+    async def publish(
+        self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]
+    ) -> list[OutboxEntry]:
+        """Publish all events and replies of these entries; returns those that are done: the broker took every event.
+
+        Raises Unavailable where the channel was lost before it had answered.
+        """
         reached("before_publish")
-        await self._publish_events(publisher, entries)
+        taken = await self._publish_events(publisher, entries)
         together = [entry for entry in entries if entry.id not in self._careful]
         await self._publish_replies(publisher, together)
         for entry in entries:
             if entry.id in self._careful:
                 await self._publish_replies_one_by_one(publisher, entry)
         reached("after_publish")
+        return taken
 
     async def _publish_events(
         self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]
-    ) -> None:
-        answers = [
-            publisher.publish(EXCHANGE, _routing_key(group), body, content_type=CONTENT_TYPE)
+    ) -> list[OutboxEntry]:
+        """The entries of which every event was taken; the others wait, since a queue that listens refuses them."""
+        under_way = [
+            [
+                publisher.publish(EXCHANGE, _routing_key(group), body, content_type=CONTENT_TYPE)
+                for group in entry.payload["groups"]
+                for body in confirmation_bodies(entry, group, self._worker)
+            ]
             for entry in entries
-            for group in entry.payload["groups"]
-            for body in confirmation_bodies(entry, group, self._worker)
         ]
         await publisher.drain()
-        failed = sum(answer is not Answer.ACCEPTED for answer in await asyncio.gather(*answers))
-        telemetry.outbox_published.labels("event").inc(len(answers) - failed)
-        if failed:
-            telemetry.outbox_failed.inc(failed)
-            raise Unavailable(f"RabbitMQ did not take {failed} confirmations")
+        answers = [await asyncio.gather(*events) for events in under_way]
+        counts = Counter(answer for each in answers for answer in each)
+        telemetry.outbox_published.labels("event").inc(counts[Answer.ACCEPTED])
+        telemetry.outbox_failed.inc(counts.total() - counts[Answer.ACCEPTED])
+        if counts[Answer.LOST]:
+            raise Unavailable(
+                f"the connection to RabbitMQ broke before {counts[Answer.LOST]} confirmations were taken"
+            )
+        taken = [
+            entry
+            for entry, each in zip(entries, answers, strict=True)
+            if all(answer is Answer.ACCEPTED for answer in each)
+        ]
+        if len(taken) < len(entries):
+            why = "a queue that is bound to agent.confirmations is full and refuses them"
+            log.warning("confirmations refused", rows=len(entries) - len(taken), why=why)
+        return taken
 
     async def _publish_replies(
         self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]

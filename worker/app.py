@@ -93,8 +93,7 @@ class App:
     async def _check_database(self) -> str:
         """The server's version. Raises Unavailable, also where it goes away meanwhile; Misconfigured without migrations."""
         version = await self.database.check()
-        async with self.database.connection() as connection:
-            absent = await missing(connection, families.required_revisions(self.names))
+        absent = await self._absent_revisions()
         if absent:
             raise Misconfigured(
                 f"the database at {self.settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
@@ -172,11 +171,15 @@ class App:
 
     async def _database_ready(self) -> str | None:
         try:
-            async with self.database.connection() as connection:
-                absent = await missing(connection, families.required_revisions(self.names))
+            absent = await self._absent_revisions()
         except (Unavailable, Misconfigured) as error:
             return str(error)
         return f"migrations {', '.join(sorted(absent))} are missing" if absent else None
+
+    async def _absent_revisions(self) -> set[str]:
+        """The migrations that the chosen families need and the database lacks."""
+        async with self.database.connection() as connection:
+            return await missing(connection, families.required_revisions(self.names))
 
 
 def chosen_families(names: tuple[str, ...]) -> tuple[str, ...]:

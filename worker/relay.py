@@ -1,14 +1,16 @@
 """Empties the outbox: hands its entries to the announcer and deletes them once the broker has all of it.
 
 On a connection of its own, since a broker alarm that blocks publishing must not block draining. At once when handed
-over in memory, and by a sweep when a worker died in between. Promises at least once: a row is deleted only after the
-broker took all of it.
+over in memory, and by a sweep when a worker died in between, or the broker refused. Promises at least once: a row is
+deleted only after the broker took all of it; and that a row which is refused keeps no other waiting.
 """
 
 import asyncio
 import random
 from collections import deque
 from collections.abc import Sequence
+from datetime import datetime
+from uuid import UUID
 
 import structlog
 
@@ -48,7 +50,7 @@ class Relay:
         self._retry_longest = retry_longest
         self._pending: deque[OutboxEntry] = deque()
         self._pending_items = 0
-        self._publishing = 0
+        self._swept_to: tuple[datetime, UUID] | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
@@ -100,11 +102,13 @@ class Relay:
                     raise Unavailable("the relay's channel was closed")
             entries = [self._pending.popleft() for _ in range(min(_AT_ONCE, len(self._pending)))]
             try:
-                await self._announcer.publish(publisher, entries)
+                taken = await self._announcer.publish(publisher, entries)
             except BaseException:
                 self._pending.extendleft(reversed(entries))
                 raise
-            await self._delete_patiently(entries)
+            if taken:
+                await self._delete_patiently(taken)
+            # What was refused is left to the sweep: at once it would only be refused again.
             self._pending_items -= sum(map(_items, entries))
 
     async def _delete_patiently(self, entries: Sequence[OutboxEntry]) -> None:
@@ -132,17 +136,24 @@ class Relay:
                 log.warning("sweep waits", error=str(error))
             await asyncio.sleep(self._sweep_after * random.uniform(0.2, 0.4))  # noqa: S311 (jitter)
 
-    async def sweep_once(self, publisher: ConfirmedPublisher) -> int:
-        """Publish rows that nobody published for a while; returns how many. One sweeper works at a time."""
+    async def sweep_once(self, publisher: ConfirmedPublisher) -> bool:
+        """Publish some rows that nobody published for a while; whether there are more to publish at once.
+
+        One sweeper works at a time. What the broker refuses stays, and the next sweep begins behind it: a full queue
+        of one listener keeps no other's confirmations waiting, however many rows it refuses.
+        """
         async with self._database.transaction() as connection:
-            entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS)
+            entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS, self._swept_to)
+            taken: list[OutboxEntry] = []
             if entries:
                 # A broker that blocks publishing must not hold a transaction open for hours.
                 async with asyncio.timeout(self._sweep_after):
-                    await self._announcer.publish(publisher, entries)
-                await outbox.delete(connection, [entry.id for entry in entries])
-        telemetry.outbox_swept.inc(len(entries))
-        return len(entries)
+                    taken = await self._announcer.publish(publisher, entries)
+                await outbox.delete(connection, [entry.id for entry in taken])
+        telemetry.outbox_swept.inc(len(taken))
+        more = len(entries) == _SWEEP_ROWS
+        self._swept_to = (entries[-1].committed_at, entries[-1].id) if more else None
+        return more and len(taken) == len(entries)
 
 
 def _items(entry: OutboxEntry) -> int:

@@ -87,7 +87,7 @@ class Client:
         """Confirmation items by outcome, once this many have come."""
         found: dict[str, list[dict[str, Any]]] = {}
         while sum(map(len, found.values())) < count:
-            reply = await asyncio.wait_for(self.confirmations.get(), 30)
+            reply = await asyncio.wait_for(self.confirmations.get(), 90)
             self.seen.append(reply)
             found.setdefault(reply.outcome, []).extend(reply.items)
         return found

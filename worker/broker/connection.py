@@ -178,7 +178,9 @@ async def connect(
 async def _connect(url: str, name: str, heartbeat: int, within: float) -> BrokerConnection:
     """Open a connection to one host."""
     factory = _TapFactory()
-    target = URL(url).update_query({"heartbeat": str(heartbeat), "name": name})
+    given = URL(url)
+    chosen = given.query.get("heartbeat", str(heartbeat))  # what an operator asks for is granted
+    target = given.update_query({"heartbeat": chosen, "name": name})
     connection = _TappedConnection(target, transport_factory=factory)
     opened = False
     try:

@@ -34,11 +34,18 @@ _UNAVAILABLE = (
 )
 
 
-def meaning(sqlstate: str, text: str) -> WorkerError:
-    """What an error of the server means, as the one table of the worker says."""
-    if sqlstate == "23514" and "partition constraint" in text:
-        # Somebody attaches a partition beside us; a check of the table itself would name its constraint.
-        return Unavailable(f"PostgreSQL: {text} ({sqlstate})")
+_OF_PARTITIONS = ("ExecPartitionCheckEmitError", "ExecFindPartition")
+"""Where in the server a row finds no partition, or one that has just become another's; a message has no part in it."""
+
+
+def meaning(sqlstate: str, text: str, raised_in: str | None = None) -> WorkerError:
+    """What an error of the server means, as the one table of the worker says.
+
+    `raised_in`: the function of the server that raised it. The text decides nothing: servers speak many languages.
+    """
+    if sqlstate == "23514" and raised_in in _OF_PARTITIONS:
+        # Somebody attaches or detaches a partition beside us.
+        return Unavailable(f"PostgreSQL: {text} ({sqlstate})", sqlstate=sqlstate)
     for length in (5, 2):
         if sqlstate[:length] in _INVALID:
             return Invalid(text, sqlstate)
@@ -61,7 +68,10 @@ def translate(error: BaseException) -> WorkerError:
             return Invalid(str(error)[:500])
         return Unavailable(f"PostgreSQL: {error}")
     if isinstance(error, asyncpg.PostgresError):
-        return meaning(error.sqlstate or "XX000", _sentence(error))
+        if isinstance(error, asyncpg.InvalidCachedStatementError):
+            # A migration changed what a prepared statement gives; a new connection prepares it anew.
+            return Unavailable(f"PostgreSQL: {error}", sqlstate="0A000")
+        return meaning(error.sqlstate or "XX000", _sentence(error), error.server_source_function)
     if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError, SQLAlchemyError)):
         return Unavailable(f"PostgreSQL: {error or type(error).__name__}")
     if isinstance(error, asyncpg.InternalClientError):
@@ -72,12 +82,20 @@ def translate(error: BaseException) -> WorkerError:
 
 def _sentence(error: asyncpg.PostgresError) -> str:
     """The server's message, and the constraint or column where it names one; no row values, they may be secret."""
+    text = str(
+        error.message or error
+    )  # without a message: the driver's own, such as a lost connection
     place = error.constraint_name or error.column_name
-    return (
-        f"{error.message} ({place})"
-        if place and place not in str(error.message)
-        else str(error.message)
-    )
+    return f"{text} ({place})" if place and place not in text else text
+
+
+_KEEPALIVES = {
+    "tcp_keepalives_idle": "30",
+    "tcp_keepalives_interval": "10",
+    "tcp_keepalives_count": "3",
+}
+_IDLE_TIMES = 2
+"""How many statement timeouts a transaction may be idle: the slowest that is alive waits for RabbitMQ, in a sweep."""
 
 
 class Database:
@@ -95,7 +113,16 @@ class Database:
             connect_args={
                 "timeout": 10,
                 "command_timeout": statement_timeout,
-                "server_settings": {"application_name": name[:63], "TimeZone": "UTC"},
+                "server_settings": {
+                    "application_name": name[:63],
+                    "TimeZone": "UTC",
+                    # A worker that was stopped, or a machine that is gone without a word, must not keep its locks:
+                    # others are given its messages and wait for its keys.
+                    **_KEEPALIVES,
+                    "idle_in_transaction_session_timeout": str(
+                        int(_IDLE_TIMES * statement_timeout * 1000)
+                    ),
+                },
             },
         )
 
@@ -123,7 +150,7 @@ class Database:
         try:
             raw = await checked_out.get_raw_connection()
             driver: Any = raw.driver_connection
-            transaction = driver.transaction()
+            transaction = driver.transaction(isolation="read_committed")  # whatever the default is
             await transaction.start()
             try:
                 yield driver

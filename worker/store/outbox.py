@@ -126,18 +126,28 @@ async def delete(connection: asyncpg.Connection, ids: Iterable[UUID]) -> None:
     await connection.execute("DELETE FROM outbox WHERE id = ANY($1::uuid[])", list(ids))
 
 
-async def claim(connection: asyncpg.Connection, older_than: float, limit: int) -> list[OutboxEntry]:
+async def claim(
+    connection: asyncpg.Connection,
+    older_than: float,
+    limit: int,
+    behind: tuple[datetime, UUID] | None = None,
+) -> list[OutboxEntry]:
     """The oldest rows that nobody has published for this many seconds; none while another sweeper is at work.
 
-    The lock ends with the transaction.
+    `behind`: only those behind this place. The lock ends with the transaction.
     """
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", SWEEP_LOCK):
         return []
+    created_at, entry_id = behind or (None, None)
     rows = await connection.fetch(
         "SELECT id, family, payload::text, created_at FROM outbox "
-        "WHERE created_at < now() - make_interval(secs => $1) ORDER BY created_at LIMIT $2",
+        "WHERE created_at < now() - make_interval(secs => $1) "
+        "AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4::uuid)) "
+        "ORDER BY created_at, id LIMIT $2",
         older_than,
         limit,
+        created_at,
+        entry_id,
     )
     return [
         OutboxEntry(row["id"], row["family"], orjson.loads(row["payload"]), row["created_at"])
