@@ -131,7 +131,9 @@ class Proxy:
         self._tasks.add(task)
         try:
             service_reader, service_writer = await asyncio.open_connection(*self.target)
-            await self._carry(_Link(writer, service_writer, self._swallowing), reader, service_reader)
+            await self._carry(
+                _Link(writer, service_writer, self._swallowing), reader, service_reader
+            )
         except OSError:
             writer.transport.abort()
         finally:

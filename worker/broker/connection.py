@@ -181,7 +181,7 @@ async def connect(
                 f"RabbitMQ at {place(url)} has no such virtual host, or this user may not use it"
             ) from error
         raise Unavailable(
-            f"RabbitMQ at {place(url)} cannot be reached: {error or type(error).__name__}"
+            f"RabbitMQ at {place(url)} cannot be reached: {str(error) or type(error).__name__}"
         ) from error
     finally:
         if (
