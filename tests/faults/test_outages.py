@@ -1,13 +1,11 @@
 """A service that is away, for a moment or longer, in every way in which a network can take it away."""
 
-import asyncio
 from functools import partial
 
 import pytest
 from support.broker import client
 from support.ledger import Ledger
 from support.proxy import Fault, proxy_before
-from support.tables import rows
 from support.traffic import elapse, traffic
 from support.verdicts import everything_is_accounted_for
 from support.workers import running_worker
