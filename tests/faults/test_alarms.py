@@ -24,7 +24,7 @@ ALARMS = {
         ("set_vm_memory_high_watermark", "0.0000001"),
         ("set_vm_memory_high_watermark", "0.4"),
     ),
-    "disk": (("set_disk_free_limit", "1000TB"), ("set_disk_free_limit", "1MB")),
+    "disk": (("set_disk_free_limit", "900000GB"), ("set_disk_free_limit", "1MB")),
 }
 
 
@@ -34,16 +34,22 @@ async def alarm(rabbitmq, kind: str) -> AsyncIterator[None]:
     begin, end = ALARMS[kind]
     await asyncio.to_thread(rabbitmq.control, *begin)
     try:
+        await until(lambda: _raised(rabbitmq, kind), 60)
         yield
     finally:
         await asyncio.to_thread(rabbitmq.control, *end)
+
+
+async def _raised(rabbitmq, kind: str) -> bool:
+    alarms = await asyncio.to_thread(rabbitmq.control, "eval", "rabbit_alarm:get_alarms().")
+    return kind in alarms
 
 
 @pytest.mark.parametrize("kind", ALARMS)
 async def test_draining_goes_on_under_an_alarm(kind, settings, rabbitmq):
     """Everything is stored meanwhile; the confirmations follow, each of its outcome, when the alarm is over."""
     ledger = Ledger()
-    quick = settings.model_copy(update={"outbox_sweep_after": 0.5})
+    quick = settings.model_copy(update={"outbox_sweep_after": 0.5, "grace": 1})
     async with client(settings.broker) as agent:
         await ledger.publish(agent, [logged() for _ in range(200)])
         await ledger.publish_bad(agent, b"not json", "undecodable", "execution.logged")
