@@ -8,19 +8,20 @@ from urllib.parse import unquote, urlsplit
 import aio_pika
 import pytest
 from support import queues
-from support.broker import client
+from support.broker import clean_topology, client
 from support.events import logged
+from support.faults import by_way_of
 from support.ledger import Ledger
-from support.letters import waiting
+from support.letters import replay, waiting
 from support.proxy import proxy_before
+from support.tables import rows
 from support.verdicts import everything_is_accounted_for
 from support.waiting import until
-from support.workers import running_worker
+from support.workers import drain, running_worker
 
 from contracts import registry
 from worker.broker import topology
 from worker.broker.connection import connect
-from worker.settings import Settings
 
 QUEUE = "worker.execution-log"
 LETTERS = "worker.execution-log.dead-letters"
@@ -48,6 +49,16 @@ async def policy(rabbitmq, settings, queue: str, **definition):
         await asyncio.to_thread(rabbitmq.control, "clear_policy", *host, "test")
 
 
+@pytest.fixture
+async def impatient(settings, rabbitmq):
+    """A broker that offers again after a second, not after three minutes, what a dead-letter queue did not take."""
+    setting = "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, {})."
+    await asyncio.to_thread(rabbitmq.control, "eval", setting.format(1000))
+    await clean_topology(settings.broker)  # a queue reads it when it is made
+    yield
+    await asyncio.to_thread(rabbitmq.control, "eval", setting.format(180_000))
+
+
 async def publish_expiring(agent, ledger: Ledger, count: int) -> None:
     """Messages that expire before any worker takes them: each has to become a letter, whole."""
     for number in range(count):
@@ -63,6 +74,7 @@ async def apply_topology(settings) -> None:
         await connection.close()
 
 
+@pytest.mark.usefixtures("impatient")
 async def test_a_full_dead_letter_queue_loses_nothing(settings, rabbitmq):
     """It holds one message only, and refuses: what expires waits in its own queue until there is room."""
     ledger = Ledger()
@@ -78,6 +90,7 @@ async def test_a_full_dead_letter_queue_loses_nothing(settings, rabbitmq):
     await everything_is_accounted_for(ledger, settings)
 
 
+@pytest.mark.usefixtures("impatient")
 @pytest.mark.parametrize("gone", ["queue", "exchange"])
 async def test_a_dead_letter_target_that_is_gone_loses_nothing(gone, settings):
     """Nothing is bound where expired messages go: they stay where they are until the topology is applied again."""
@@ -179,7 +192,7 @@ async def test_an_acknowledgement_timeout_is_no_message_s_fault(settings, rabbit
         async with (
             proxy_before(settings.database) as (proxy, url),
             client(settings.broker) as agent,
-            running_worker(Settings(**{**settings.model_dump(), "database_url": url})) as worker,
+            running_worker(by_way_of(settings, database_url=url)) as worker,
         ):
             families = worker.app.attachment._subscriptions
             await proxy.refuse()
@@ -195,3 +208,24 @@ async def test_an_acknowledgement_timeout_is_no_message_s_fault(settings, rabbit
         for name, value in zip((tick, timeout), (60_000, 1_800_000), strict=True):
             await asyncio.to_thread(rabbitmq.control, "eval", set_env.format(name, value))
     await everything_is_accounted_for(ledger, settings)
+
+
+async def test_a_replay_survives_the_broker(settings, rabbitmq):
+    """Replayed letters are persistent and confirmed: the broker is killed right after, and every one is resolved."""
+    bodies = [logged(step_number=number).to_json() for number in range(10)]
+    ledger = Ledger()
+    async with client(settings.broker) as agent:
+        for body in bodies:
+            # No family is bound for this routing key; the type in the body is good.
+            await ledger.publish_bad(agent, body, "unroutable", "nobody.knows")
+        await drain(settings)
+    done = await replay(settings, by_type=True)
+    assert len(done.published) == len(bodies)
+    await asyncio.to_thread(rabbitmq.control, "eval", "[dets:sync(T) || T <- dets:all()].")
+    await asyncio.to_thread(rabbitmq.kill)
+    await asyncio.to_thread(rabbitmq.start)
+    await drain(settings)
+    found = await rows(settings.database, "SELECT body, resolution FROM dead_letters")
+    assert {row["body"]: row["resolution"] for row in found} == dict.fromkeys(bodies, "replayed")
+    stored = await rows(settings.database, "SELECT event_id FROM execution_logs")
+    assert len(stored) == len(bodies)

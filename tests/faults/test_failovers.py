@@ -4,6 +4,7 @@ import asyncio
 
 import pytest
 from support.broker import client
+from support.faults import by_way_of
 from support.ledger import Ledger
 from support.proxy import proxy_before
 from support.standby import primary_and_standby
@@ -15,7 +16,6 @@ from support.workers import running_worker
 
 from contracts.identifiers import uuid7
 from worker.errors import Unavailable
-from worker.settings import Settings
 from worker.store.database import Database
 
 POOL = 8
@@ -68,9 +68,8 @@ async def test_the_old_primary_is_left_for_the_new_one(settings):
         url = await asyncio.to_thread(pair.primary.create, "failing_over")
         await asyncio.to_thread(upgrade, url)
         async with proxy_before(url) as (proxy, by_proxy), client(settings.broker) as agent:
-            here = Settings(
-                **{**settings.model_dump(), "database_url": by_proxy, "outbox_sweep_after": 1}
-            )
+            # Short timeouts: the old primary never answers a commit that waits for its lost standby.
+            here = by_way_of(settings, database_url=by_proxy)
             async with running_worker(here):
                 async with traffic(agent, ledger):
                     await until(lambda: _stored_some(url))
@@ -81,9 +80,7 @@ async def test_the_old_primary_is_left_for_the_new_one(settings):
                     published = len(ledger.published)
                     await until(lambda: len(ledger.published) > published + 50)
                 await ledger.hear(agent)
-        new = Settings(
-            **{**settings.model_dump(), "database_url": pair.standby.url("failing_over")}
-        )
+        new = by_way_of(settings, database_url=pair.standby.url("failing_over"))
         await everything_is_accounted_for(ledger, new)
 
 

@@ -4,13 +4,13 @@ import re
 
 from support.broker import client
 from support.events import logged
+from support.faults import by_way_of
 from support.ledger import Ledger
 from support.standby import small_disk
 from support.verdicts import everything_is_accounted_for
 from support.waiting import until
 from support.workers import running_worker
 
-from worker.settings import Settings
 from worker.telemetry import exposition
 
 
@@ -27,7 +27,7 @@ async def test_a_full_disk_makes_a_backlog(settings, postgres):
     """Messages wait, unacknowledged, while every transaction fails for want of space; then all of them land."""
     ledger = Ledger()
     with small_disk(postgres, settings.database) as disk:
-        here = Settings(**{**settings.model_dump(), "database_url": disk.url})
+        here = by_way_of(settings, database_url=disk.url)
         async with client(settings.broker) as agent, running_worker(here) as worker:
             disk.fill()
             before = unavailable()
