@@ -141,7 +141,9 @@ class Relay:
 
         One sweeper works at a time. What the broker refuses stays, and the next sweep begins behind it: a full queue
         of one listener keeps no other's confirmations waiting, however many rows it refuses.
+        Not while the socket is full: under a broker alarm every sweep would put the same rows into it once more.
         """
+        await publisher.drain()
         async with self._database.transaction() as connection:
             entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS, self._swept_to)
             taken: list[OutboxEntry] = []

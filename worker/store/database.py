@@ -1,16 +1,19 @@
 """The connection to PostgreSQL: pool, transactions, and what every SQLSTATE means for a message.
 
 Promises that each failure of a statement comes out as one of three: Invalid (never), Unavailable (not now),
-Misconfigured (stop); and that a connection which failed is not used again.
+Misconfigured (stop); that a connection which failed is not used again; and that those which were open beside a
+connection that was lost are not tried one after the other.
 """
 
 import asyncio
+import time
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 import asyncpg
-from sqlalchemy.exc import DBAPIError, SQLAlchemyError
+from sqlalchemy import event
+from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from worker.errors import Invalid, Misconfigured, Unavailable, WorkerError
@@ -32,6 +35,10 @@ _UNAVAILABLE = (
     "58",  # input/output error
     "XX",  # internal error: this server, not this row
 )
+_SERVER_LOST = ("08", "25006", "57P")
+"""Codes after which every connection to this server is worthless: it is gone, going, or no longer the primary."""
+
+_ROLLBACK_SECONDS = 2
 
 
 _OF_PARTITIONS = ("ExecPartitionCheckEmitError", "ExecFindPartition")
@@ -73,7 +80,7 @@ def translate(error: BaseException) -> WorkerError:
             return Unavailable(f"PostgreSQL: {error}", sqlstate="0A000")
         return meaning(error.sqlstate or "XX000", _sentence(error), error.server_source_function)
     if isinstance(error, (OSError, TimeoutError, asyncio.IncompleteReadError, SQLAlchemyError)):
-        return Unavailable(f"PostgreSQL: {error or type(error).__name__}")
+        return Unavailable(f"PostgreSQL: {str(error) or type(error).__name__}")
     if isinstance(error, asyncpg.InternalClientError):
         # The driver lost its place: the connection was cut in the middle of an answer.
         return Unavailable(f"PostgreSQL: {error}")
@@ -125,6 +132,19 @@ class Database:
                 },
             },
         )
+        self._lost_at = float("-inf")
+        event.listen(self.engine.sync_engine, "connect", _remember_age)
+        event.listen(self.engine.sync_engine, "checkout", self._refuse_stale)
+
+    def _refuse_stale(self, dbapi_connection: Any, record: Any, _proxy: Any) -> None:
+        """Let the pool replace a connection that is closed, or was open when another one was lost.
+
+        After a failover, or behind a firewall that forgot them, each would fail by itself, and slowly.
+        """
+        driver = dbapi_connection.driver_connection
+        if driver.is_closed() or record.info[_MADE_AT] <= self._lost_at:
+            driver.terminate()
+            raise DisconnectionError("open when the server was lost")
 
     @asynccontextmanager
     async def connection(self) -> AsyncIterator[AsyncConnection]:
@@ -166,6 +186,8 @@ class Database:
             meant = translate(error)
             if isinstance(meant, Unavailable):
                 meant.ambiguous = committing
+                if not meant.sqlstate or meant.sqlstate.startswith(_SERVER_LOST):
+                    self._lost_at = time.monotonic()
             if not isinstance(meant, Invalid):
                 await _discard(checked_out)
             raise meant from error
@@ -198,10 +220,18 @@ class Database:
         await self.engine.dispose()
 
 
+_MADE_AT = "made_at"
+
+
+def _remember_age(_driver: Any, record: Any) -> None:
+    record.info[_MADE_AT] = time.monotonic()
+
+
 async def _roll_back(transaction: Any) -> None:
     """Roll back as far as the connection still answers; if it does not, the server rolls back by itself."""
     with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
-        await transaction.rollback()
+        async with asyncio.timeout(_ROLLBACK_SECONDS):
+            await transaction.rollback()
 
 
 async def _discard(connection: AsyncConnection) -> None:
