@@ -50,12 +50,7 @@ def text(results: Results) -> str:
                 ("seed", f"{options.seed}"),
                 ("a fault every", f"{options.every:g} s"),
                 *(("service", service.rpartition(" on ")[0]) for service in results.services),
-                (
-                    "machine",
-                    f"{os.cpu_count()} cores, {platform.machine()}, Linux {platform.release()}"
-                    if platform.system() == "Linux"
-                    else f"{os.cpu_count()} cores, {platform.platform()}",
-                ),
+                ("machine", f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"),
                 ("Python", platform.python_version()),
             ],
         ),
