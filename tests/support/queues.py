@@ -1,6 +1,7 @@
 """What others do to the worker's queues: deleting one, and putting one of another kind in its place."""
 
 import asyncio
+from typing import Any
 
 import aio_pika
 
@@ -23,10 +24,18 @@ async def replace_by_classic(url: str, name: str) -> None:
 
 async def length(url: str, name: str) -> int:
     """How many messages are ready in a queue."""
+    return int((await _declared(url, name)).message_count or 0)
+
+
+async def consumers(url: str, name: str) -> int:
+    """How many consumers a queue has."""
+    return int((await _declared(url, name)).consumer_count or 0)
+
+
+async def _declared(url: str, name: str) -> Any:
     async with await aio_pika.connect(url) as connection:
         channel = await connection.channel()
-        queue = await channel.declare_queue(name, passive=True)
-        return int(queue.declaration_result.message_count or 0)
+        return (await channel.declare_queue(name, passive=True)).declaration_result
 
 
 async def hand_out(url: str, name: str, count: int, times: int) -> None:
