@@ -37,6 +37,9 @@ class Recorder:
     def cancelled(self) -> None:
         self.got.append(("cancelled",))
 
+    def closed(self) -> None:
+        self.got.append(("closed",))
+
     def flush(self) -> None:
         self.flushed += 1
 

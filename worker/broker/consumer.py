@@ -7,7 +7,7 @@ channel is gone; bodies in hand stay within the shared byte budget, whatever is 
 import asyncio
 import itertools
 from collections import deque
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 from contextlib import suppress
 
 from aiormq.abc import AbstractChannel
@@ -20,6 +20,8 @@ from worker.message import Delivery
 
 _FIRST_PREFETCH = 64
 _RECENT = 1000
+_ANSWER_SECONDS = 5
+"""How long a broker may take to answer when a channel is closed; then the connection's end does it."""
 
 
 class ByteBudget:
@@ -64,6 +66,7 @@ class Subscription:
         self._largest = 0
         self._since_largest = 0
         self._resizing: asyncio.Task[None] | None = None
+        self._channel_closed = False
         self.ended = asyncio.Event()
         self.ended_or_stopping = asyncio.Event()
         """Set when waiting for a service to come back has no point any more."""
@@ -88,11 +91,15 @@ class Subscription:
 
     def fits(self, size: int) -> bool:
         """A body is held if the budget allows it, or if this family holds nothing: one message can always move."""
+        if self.ended.is_set():
+            return False
         self._observe(size)
         return self._budget.fits(size) or not self._unsettled
 
     def delivered(self, method: bytes, header: bytes, body: bytes | None) -> None:
         """Take a delivery into hand, or remember that its body was dropped."""
+        if self.ended.is_set():
+            return  # closing the channel puts it back
         tag_at = 5 + method[4]
         tag = int.from_bytes(method[tag_at : tag_at + 8])
         if body is None:
@@ -130,6 +137,11 @@ class Subscription:
         """A consumer that the broker ended would be a worker that consumes nothing: begin anew."""
         self._end()
 
+    def closed(self) -> None:
+        """The broker closed the channel: there is nothing left to close."""
+        self._channel_closed = True
+        self._end()
+
     def flush(self) -> None:
         """Wake whoever waits for deliveries."""
         if self._waiting:
@@ -157,6 +169,12 @@ class Subscription:
             self._arrived.clear()
             await self._arrived.wait()
         return not self.ended.is_set()
+
+    def take_back(self, deliveries: Sequence[Delivery]) -> None:
+        """Let these wait in front again: they were taken into a batch that is full without them."""
+        if not self.ended.is_set():
+            self._waiting.extendleft(reversed(deliveries))
+            self._arrived.set()
 
     def acknowledge(self, deliveries: Collection[Delivery]) -> None:
         """Tell the broker that these are done: one frame for an unbroken run, one each for the others."""
@@ -201,12 +219,16 @@ class Subscription:
         self._arrived.set()
 
     async def close(self) -> None:
-        """Close the channel: what is unsettled goes back to its queue."""
-        self._connection.detach(self._channel)
-        if not self.ended.is_set():
-            with suppress(*BROKER_ERRORS):
-                await self._channel.close()
+        """Close the channel: what is unsettled goes back to its queue.
+
+        That holds for one whose consumer was cancelled, too: what the others on it were given would wait for ever.
+        """
         self._end()
+        if not self._channel_closed and not self._connection.lost.is_set():
+            with suppress(*BROKER_ERRORS):
+                async with asyncio.timeout(_ANSWER_SECONDS):
+                    await self._channel.close()
+        self._connection.detach(self._channel)
 
     @property
     def _held(self) -> int:

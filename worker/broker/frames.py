@@ -44,9 +44,12 @@ class Sink(Protocol):
         """The broker's answer to publishes."""
 
     def cancelled(self) -> None:
-        """The broker ended the consumer (its queue was deleted, or its leader moved) or the channel.
+        """The broker ended a consumer: its queue was deleted, or its leader moved. The channel is still open."""
 
-        Nothing may be sent on the channel from now on: after aiormq's answer to the broker it would break the connection.
+    def closed(self) -> None:
+        """The broker closed the channel.
+
+        Nothing may be sent on it from now on: after aiormq's answer to the broker it would break the connection.
         """
 
     def flush(self) -> None:
@@ -160,8 +163,10 @@ class Tap(asyncio.StreamReaderProtocol):
         elif method == _RETURN:
             self._contents[channel] = _Content(payload, returned=True)
         else:
-            if method in (_CANCEL, _CHANNEL_CLOSE):
+            if method == _CANCEL:
                 sink.cancelled()
+            elif method == _CHANNEL_CLOSE:
+                sink.closed()
             return False
         return True
 

@@ -144,6 +144,10 @@ class ConfirmedPublisher:
             self._settle(first, answer)
 
     def cancelled(self) -> None:
+        """Only replies are consumed on such a channel, and they cannot be cancelled: begin anew all the same."""
+        self._end()
+
+    def closed(self) -> None:
         """The broker closes the channel: what was published and not confirmed is lost."""
         self._end()
 
