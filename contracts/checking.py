@@ -58,15 +58,17 @@ def check_body(body: bytes) -> list[ErrorDetail]:
     return _misfits(raw, body) or _contract_errors(raw)
 
 
-def error_details(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> list[ErrorDetail]:
-    """A contract's errors below `prefix`: at most 100 of them and 16 KiB, then how many there were.
+def error_details(
+    error: ValidationError, prefix: tuple[str | int, ...] = (), *, most: int = MAX_ERRORS
+) -> list[ErrorDetail]:
+    """A contract's errors below `prefix`: at most so many of them and 16 KiB, then how many there were.
 
     They never hold the values of the event.
     """
     details: list[ErrorDetail] = []
     room = MAX_ERRORS_BYTES
     errors = error.errors(include_url=False, include_context=False, include_input=False)
-    for item in errors[:MAX_ERRORS]:
+    for item in errors[:most]:
         loc = tuple(_part(part) for part in (*prefix, *item["loc"]))
         detail = ErrorDetail(loc=loc, msg=item["msg"][:500], type=item["type"])
         room -= len(detail.model_dump_json().encode())

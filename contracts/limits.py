@@ -19,6 +19,9 @@ MAX_BATCH_EVENTS = 10_000
 MAX_ERRORS = 100
 """Most validation errors kept for one rejected message."""
 
+MAX_BATCH_ERRORS = 10_000
+"""Most validation errors kept for all events of one batch body, beyond the first three of each."""
+
 MAX_ERRORS_BYTES = 16 * 1024
 """Most bytes of validation errors kept for one rejected message."""
 

@@ -10,6 +10,7 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+from contracts.limits import MAX_BATCH_EVENTS
 from worker.message import Delivery
 
 SUSPECT_AFTER = 3
@@ -37,6 +38,10 @@ class Batcher:
                 break
             batch.append(waiting.popleft())
         return batch
+
+    def is_full(self, events: int, unpacked: int) -> bool:
+        """Whether what has been decoded so far fills a transaction; a small body may have held very much."""
+        return events >= MAX_BATCH_EVENTS or unpacked >= self._most_bytes
 
     def is_suspect(self, batch: list[Delivery]) -> bool:
         """Whether this batch is one message to be handled alone, with its attempt on record."""

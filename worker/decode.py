@@ -16,13 +16,15 @@ from contracts.checking import error_details
 from contracts.confirmation import Reason
 from contracts.envelope import Envelope, EventData
 from contracts.fields import Tenant
-from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
+from contracts.limits import MAX_BATCH_ERRORS, MAX_BATCH_EVENTS, MAX_BODY_BYTES, MAX_ERRORS
 from contracts.registry import ContractFamily
 from worker import telemetry
 from worker.body import dump, find_unfit, parse, replace_nul
 from worker.content_encoding import Undecodable, unpack
 from worker.message import Decoded, Delivery, Message, Rejected
 
+_FEWEST_ERRORS = 3
+"""Errors that an event keeps, in however large a batch."""
 _NUL = b"\\u0000"
 _NOT_EXTENSIONS = frozenset(
     {"specversion", "id", "source", "type", "time", "datacontenttype", "tenantid", "data"}
@@ -43,6 +45,7 @@ class Decoder:
             return [reject(delivery, "undecodable", [("", f"AMQP property {delivery.fault}")])]
         try:
             text = unpack(delivery.body, delivery.properties.content_encoding, self._max_body_bytes)
+            delivery.unpacked = len(text)
             value, exact = parse(text)
         except Undecodable as error:
             return [reject(delivery, "undecodable", [("", str(error))])]
@@ -52,6 +55,7 @@ class Decoder:
         if not 1 <= len(value) <= MAX_BATCH_EVENTS:
             text_ = f"a batch must hold 1 to {MAX_BATCH_EVENTS} events, this one holds {len(value)}"
             return [reject(delivery, "undecodable", [("", text_)])]
+        delivery.events = len(value)
         return [
             self._event(delivery, index, event, exact=exact, holds_nul=holds_nul)
             for index, event in enumerate(value)
@@ -148,7 +152,9 @@ def _reject_event(
 ) -> Rejected:
     """A rejection of one event, with as much of its identity as can be read."""
     if isinstance(errors, ValidationError):
-        details = [detail.model_dump(mode="json") for detail in error_details(errors, prefix)]
+        most = max(_FEWEST_ERRORS, MAX_BATCH_ERRORS // delivery.events)
+        kept = error_details(errors, prefix, most=min(most, MAX_ERRORS))
+        details = [detail.model_dump(mode="json") for detail in kept]
     else:
         details = [
             {"loc": [place] if place else [], "msg": msg, "type": reason} for place, msg in errors

@@ -11,6 +11,8 @@ from uuid import UUID
 from contracts.confirmation import Reason
 from contracts.envelope import EventData
 
+_SMALL_BODY = 64 * 1024
+
 
 @dataclass(slots=True)
 class Properties:
@@ -52,6 +54,15 @@ class Delivery:
     fault: str | None = None
     retried: bool = False
     """An attempt to commit it may have succeeded already; a stored row then means persisted, not duplicate."""
+    unpacked: int = 0
+    """Bytes of the body after decompression, once it has been decoded."""
+    events: int = 1
+    """How many events the body holds, once it has been decoded."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether decoding it takes less than a heartbeat may be late by, whatever is in it."""
+        return len(self.body) <= _SMALL_BODY and not self.properties.content_encoding
 
     @property
     def delivery_count(self) -> int:

@@ -28,6 +28,12 @@ from worker.store.persist import Committed, Persister
 
 log = structlog.get_logger()
 
+_TURN = 0.02
+"""Seconds of decoding after which the event loop gets its turn."""
+
+_MOST_LOGGED = 100
+"""Rejections of one batch that have a line of their own in the log; all of them are dead letters and counted."""
+
 T = TypeVar("T")
 Decode = Callable[[Delivery], Sequence[Decoded]]
 
@@ -109,9 +115,34 @@ class Pipeline:
 
     async def _handle(self, subscription: Subscription, batch: list[Delivery]) -> Committed | None:
         """Decode and commit; None where the batch has to be released."""
-        decoded = [item for delivery in batch for item in self._decode(delivery)]
+        decoded = await self._decode_what_fits(subscription, batch)
         reached("after_decode")
         return await self._persist(subscription, batch, decoded)
+
+    async def _decode_what_fits(
+        self, subscription: Subscription, batch: list[Delivery]
+    ) -> list[Decoded]:
+        """Decode as many of these as one transaction may hold; the others leave the batch and wait for the next one.
+
+        The loop goes on meanwhile, or heartbeats would stop: small bodies are decoded between its turns, others beside it.
+        """
+        decoded: list[Decoded] = []
+        unpacked = 0
+        turn = time.monotonic()
+        for at, delivery in enumerate(batch):
+            if self._batcher.is_full(len(decoded), unpacked):
+                subscription.take_back(batch[at:])
+                del batch[at:]
+                break
+            if delivery.is_small:
+                decoded += self._decode(delivery)
+                if time.monotonic() - turn > _TURN:
+                    await asyncio.sleep(0)
+                    turn = time.monotonic()
+            else:
+                decoded += await asyncio.to_thread(self._decode, delivery)
+            unpacked += delivery.unpacked
+        return decoded
 
     async def _handle_alone(
         self, subscription: Subscription, batch: list[Delivery]
@@ -182,19 +213,22 @@ class Pipeline:
     def _take_note(self, subscription: Subscription, committed: Committed) -> None:
         """Count and log what became of a batch, and pause where most of it was refused."""
         counts: dict[str, int] = {}
+        rejected = [one for one in committed.outcomes if isinstance(one, Rejected)]
         for outcome in committed.outcomes:
-            if isinstance(outcome, Rejected):
-                telemetry.rejected.labels(self.family, outcome.reason).inc()
-                counts["rejected"] = counts.get("rejected", 0) + 1
-                self._log.warning(
-                    "rejected",
-                    reason=outcome.reason,
-                    type=outcome.type,
-                    id=outcome.id,
-                    source=outcome.source,
-                )
-            else:
-                counts[outcome.outcome] = counts.get(outcome.outcome, 0) + 1
+            name: str = "rejected" if isinstance(outcome, Rejected) else outcome.outcome
+            counts[name] = counts.get(name, 0) + 1
+        for refused in rejected:
+            telemetry.rejected.labels(self.family, refused.reason).inc()
+        for refused in rejected[:_MOST_LOGGED]:
+            self._log.warning(
+                "rejected",
+                reason=refused.reason,
+                type=refused.type,
+                id=refused.id,
+                source=refused.source,
+            )
+        if len(rejected) > _MOST_LOGGED:
+            self._log.warning("more rejected", count=len(rejected) - _MOST_LOGGED)
         for name, count in counts.items():
             telemetry.messages.labels(self.family, name).inc(count)
         telemetry.in_hand.labels(self.family).set(subscription.in_hand)
