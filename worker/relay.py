@@ -133,7 +133,11 @@ class Relay:
             await asyncio.sleep(self._sweep_after * random.uniform(0.2, 0.4))  # noqa: S311 (jitter)
 
     async def sweep_once(self, publisher: ConfirmedPublisher) -> int:
-        """Publish rows that nobody published for a while; returns how many. One sweeper works at a time."""
+        """Publish rows that nobody published for a while; returns how many. One sweeper works at a time.
+
+        Not while the socket is full: under a broker alarm every sweep would put the same rows into it once more.
+        """
+        await publisher.drain()
         async with self._database.transaction() as connection:
             entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS)
             if entries:

@@ -32,6 +32,9 @@ BROKER_ERRORS = (
 """What a call on a connection or channel may raise when the broker goes away under it."""
 
 
+_CLOSE_SECONDS = 5
+
+
 class _TapFactory(TransportFactory):
     """Makes the transport as aiormq would, but with the tap as its protocol."""
 
@@ -143,13 +146,19 @@ class BrokerConnection:
             raise Unavailable(f"the connection to RabbitMQ broke: {error}") from error
 
     async def close(self) -> None:
-        """Close it in an orderly way; what was unacknowledged goes back to its queue."""
+        """Close it in an orderly way; what was unacknowledged goes back to its queue.
+
+        Within seconds, whatever the broker does: under an alarm aiormq waits, cancelled or not, for a socket that takes
+        no more, until that is gone.
+        """
+        closing = asyncio.ensure_future(self.amqp.close())
         try:
-            async with asyncio.timeout(5):
-                await self.amqp.close()
-        except BROKER_ERRORS:
-            self._writer.transport.abort()
-        self.lost.set()
+            await asyncio.wait((closing,), timeout=_CLOSE_SECONDS)
+        finally:
+            self.lost.set()
+            closing.add_done_callback(_take_note)
+            if not closing.done() or closing.cancelled() or closing.exception() is not None:
+                self._writer.transport.abort()
 
 
 async def connect(
@@ -189,6 +198,12 @@ async def connect(
         ):  # else aio-pika would close it when it is collected, in whatever loop runs then
             await connection.close()
     return BrokerConnection(connection, factory)
+
+
+def _take_note(closed: "asyncio.Future[None]") -> None:
+    """Retrieve the error of a connection that broke while it was closed: nobody else need hear of it."""
+    if not closed.cancelled():
+        closed.exception()
 
 
 def place(url: str) -> str:
