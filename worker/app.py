@@ -84,8 +84,7 @@ class App:
         check_internals()
         deadline = time.monotonic() + self.settings.start_timeout
         version = await patiently(self.settings.start_timeout, self.database.check)
-        async with self.database.connection() as connection:
-            absent = await missing(connection, families.required_revisions(self.names))
+        absent = await patiently(max(0, deadline - time.monotonic()), self._missing_revisions)
         if absent:
             raise Misconfigured(
                 f"the database at {self.settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
@@ -152,10 +151,13 @@ class App:
         absent = self.attachment.absent
         return f"not attached to the queues of {', '.join(absent)}" if absent else None
 
+    async def _missing_revisions(self) -> set[str]:
+        async with self.database.connection() as connection:
+            return await missing(connection, families.required_revisions(self.names))
+
     async def _database_ready(self) -> str | None:
         try:
-            async with self.database.connection() as connection:
-                absent = await missing(connection, families.required_revisions(self.names))
+            absent = await self._missing_revisions()
         except (Unavailable, Misconfigured) as error:
             return str(error)
         return f"migrations {', '.join(sorted(absent))} are missing" if absent else None
