@@ -3,6 +3,7 @@
 import asyncio
 import itertools
 import os
+import random
 import sys
 from collections.abc import AsyncIterator, Iterator
 
@@ -20,6 +21,20 @@ _numbers = itertools.count()
 hypothesis_settings.register_profile("quick", max_examples=10, deadline=None)
 hypothesis_settings.register_profile("thorough", max_examples=100, deadline=None)
 hypothesis_settings.load_profile("thorough" if os.environ.get("CI") else "quick")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`--seed N` repeats the random faults of an earlier run."""
+    parser.addoption("--seed", type=int, default=None, help="seed of the tests with random faults")
+
+
+@pytest.fixture
+def chances(request) -> random.Random:
+    """Chance, and how to have it again: a failing test shows the seed."""
+    given = request.config.getoption("--seed")
+    seed = random.SystemRandom().randrange(2**32) if given is None else given
+    print(f"again with: --seed {seed}")  # noqa: T201 (pytest shows it where the test fails)
+    return random.Random(seed)
 
 
 @pytest.fixture(scope="session")

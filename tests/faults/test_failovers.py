@@ -1,9 +1,18 @@
 """Connections of the pool that outlived their server: an old primary, a firewall that forgot them, a restart."""
 
+import asyncio
+
 import pytest
+from support.broker import client
+from support.faults import by_way_of
+from support.ledger import Ledger
 from support.proxy import proxy_before
+from support.standby import primary_and_standby
 from support.tables import count
+from support.traffic import traffic
+from support.verdicts import everything_is_accounted_for
 from support.waiting import until
+from support.workers import running_worker
 
 from contracts.identifiers import uuid7
 from worker.errors import Unavailable
@@ -48,3 +57,32 @@ async def test_one_failure_is_enough_to_leave_dead_connections(how, database_url
         finally:
             await database.close()
     assert await count(database_url, "outbox") == 2
+
+
+async def test_the_old_primary_is_left_for_the_new_one(settings):
+    """It answers still, and writes no more: the worker moves to the new one behind the same address, and goes on."""
+    from worker.store.migrations import upgrade
+
+    ledger = Ledger()
+    with primary_and_standby() as pair:
+        url = await asyncio.to_thread(pair.primary.create, "failing_over")
+        await asyncio.to_thread(upgrade, url)
+        async with proxy_before(url) as (proxy, by_proxy), client(settings.broker) as agent:
+            # Short timeouts: the old primary never answers a commit that waits for its lost standby.
+            here = by_way_of(settings, database_url=by_proxy)
+            async with running_worker(here):
+                async with traffic(agent, ledger):
+                    await until(lambda: _stored_some(url))
+                    old = proxy.connections
+                    assert old > 0
+                    proxy.target = (pair.standby.host, pair.standby.port)
+                    await asyncio.to_thread(pair.fail_over)
+                    published = len(ledger.published)
+                    await until(lambda: len(ledger.published) > published + 50)
+                await ledger.hear(agent)
+        new = by_way_of(settings, database_url=pair.standby.url("failing_over"))
+        await everything_is_accounted_for(ledger, new)
+
+
+async def _stored_some(url: str) -> bool:
+    return await count(url, "execution_logs") > 20
