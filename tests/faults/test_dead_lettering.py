@@ -15,7 +15,7 @@ from support.ledger import Ledger
 from support.letters import replay, waiting
 from support.proxy import proxy_before
 from support.tables import rows
-from support.verdicts import everything_is_accounted_for
+from support.verdicts import everything_is_accounted_for, queues_are_empty
 from support.waiting import until
 from support.workers import drain, running_worker
 
@@ -229,3 +229,20 @@ async def test_a_replay_survives_the_broker(settings, rabbitmq):
     assert {row["body"]: row["resolution"] for row in found} == dict.fromkeys(bodies, "replayed")
     stored = await rows(settings.database, "SELECT event_id FROM execution_logs")
     assert len(stored) == len(bodies)
+
+
+async def test_a_replay_repeats_no_property_that_copies_refuses_or_expires(settings):
+    """A letter that came with CC, user_id and an expiration is stored once, by a replay that has none of them."""
+    user = unquote(urlsplit(settings.broker).username or "")
+    body = logged().to_json()
+    properties = {"user_id": user, "expiration": 3600, "headers": {"CC": ["nobody.either"]}}
+    async with client(settings.broker) as agent:
+        await agent.publish(body, routing_key="nobody.knows", **properties)
+        await drain(settings)
+        done = await replay(settings, by_type=True)
+        assert (len(done.published), done.failures) == (1, {})
+        await drain(settings)
+    found = await rows(settings.database, "SELECT reason, resolution FROM dead_letters")
+    assert found == [{"reason": "unroutable", "resolution": "replayed"}]
+    assert len(await rows(settings.database, "SELECT event_id FROM execution_logs")) == 1
+    await queues_are_empty(settings.broker)

@@ -55,10 +55,20 @@ def next_version(folder: Path) -> None:
     shutil.copy(ROOT / "pyproject.toml", folder)
     head = max(path.name[:4] for path in (folder / "alembic/versions").glob("[0-9]*.py"))
     (folder / "alembic/versions/9001_host.py").write_text(MIGRATION.format(head=head))
-    _change(folder / "contracts/execution_log.py", "    status: ", "    host: Text | None = None\n    status: ")
-    _change(folder / "contracts/execution_log.py", "from contracts.fields import ", "from contracts.fields import Text\nfrom contracts.fields import ")
+    _change(
+        folder / "contracts/execution_log.py",
+        "    status: ",
+        "    host: Text | None = None\n    status: ",
+    )
+    _change(
+        folder / "contracts/execution_log.py",
+        "from contracts.fields import ",
+        "from contracts.fields import Text\nfrom contracts.fields import ",
+    )
     table = folder / "worker/families/execution_log.py"
-    _change(table, '    Column("action", Text', '    Column("host", Text),\n    Column("action", Text')
+    _change(
+        table, '    Column("action", Text', '    Column("host", Text),\n    Column("action", Text'
+    )
     _change(table, 'REVISION = "', 'REVISION = "9001"  # was "')
 
 

@@ -79,7 +79,9 @@ class Ledger:
     async def hear(self, agent: Client) -> None:
         """Wait until every published message has been confirmed at least once."""
         wanted = {str(event.id) for event in self.published}
-        refused = sum(bad.resolution is None for bad in self.refused)  # the others came to be stored
+        refused = sum(
+            bad.resolution is None for bad in self.refused
+        )  # the others came to be stored
         while not (wanted <= self.confirmed.keys() and self._rejections() >= refused):
             for outcome, items in (await agent.confirmed(1)).items():
                 self.outcomes[outcome] += len(items)
