@@ -57,6 +57,10 @@ else
 	@$(BIN)/python -m pytest $(ARGS)
 endif
 
+.PHONY: torture-matrix
+torture-matrix: $(STAMP) ## Run the suite on several versions of RabbitMQ, PostgreSQL and Python (needs root and the network)
+	@$(BIN)/python tests/matrix $(ARGS)
+
 .PHONY: unit
 unit: $(STAMP) ## Run the unit tests only (seconds, no services)
 	@$(BIN)/python -m pytest tests/unit $(ARGS)

@@ -50,7 +50,7 @@ def prepare(tree: Tree, checkout: Path) -> None:
 
 def play(tree: Tree, checkout: Path, *, postgres: str, arguments: list[str]) -> Round:
     """Run the suite in the tree against its RabbitMQ and a PostgreSQL of this kind (local or wheel)."""
-    versions = tree.versions(checkout)
+    versions = tree.versions()
     if postgres == "wheel":
         versions["postgresql"] = _wheel_version(tree, checkout)
     chosen = any(argument.startswith("tests/") for argument in arguments)

@@ -2,7 +2,8 @@
 
 Owns how such a tree is made (debootstrap, then the release's own packages) and how a command runs in it. A tree is made
 once and kept in the cache folder. No service of it is ever started by its packages; the sandbox starts its own. Mounts are
-made in a mount namespace of the command and end with it, so nothing has to be cleaned up.
+made in a mount namespace of the command and end with it, so nothing has to be cleaned up. Promises that nothing that runs
+in a tree, not even a package's script, can write to this machine's files, but for the checkout while tests run.
 """
 
 import os
@@ -13,12 +14,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-PACKAGES = "python3 python3-venv make rabbitmq-server postgresql ca-certificates procps"
+PACKAGES = "python3 python3-venv make rabbitmq-server postgresql ca-certificates"
 CHECKOUT = Path("/checkout")
 """Where the checkout is, seen from inside a tree."""
 VENV = Path("/opt/venv")
 
-_SHARED_FILES = ("/etc/resolv.conf", "/etc/hosts", "/etc/pip.conf", "/etc/ssl/certs")
+_FOR_THE_NETWORK = ("/etc/resolv.conf", "/etc/hosts")
+_FOR_DOWNLOADS = ("/etc/pip.conf", "/etc/ssl/certs")
 _PASSED_ON = ("PIP_", "UV_", "SSL_", "HTTP", "http", "NO_PROXY", "no_proxy", "WORKER_SANDBOX_")
 
 # In a mount namespace of its own, so that all mounts end with the command; in a process namespace of its own, so that
@@ -28,15 +30,29 @@ set -e
 root=$1 checkout=$2 shared=$3
 shift 3
 mount --make-rprivate /
-mkdir -p "$root/checkout"
-mount --bind "$checkout" "$root/checkout"
+if [ -n "$checkout" ]; then
+    mkdir -p "$root/checkout"
+    mount --bind "$checkout" "$root/checkout"
+fi
 mount -t proc proc "$root/proc"
-mount --rbind /dev "$root/dev"
 mount -t tmpfs -o mode=1777 tmpfs "$root/tmp"
+mount -t tmpfs -o mode=755 tmpfs "$root/dev"
+for device in null zero full random urandom tty; do
+    touch "$root/dev/$device"
+    mount --bind "/dev/$device" "$root/dev/$device"
+done
+mkdir "$root/dev/shm" "$root/dev/pts"
+mount -t tmpfs -o mode=1777 tmpfs "$root/dev/shm"
+mount -t devpts -o newinstance,ptmxmode=0666 devpts "$root/dev/pts"
+ln -s pts/ptmx "$root/dev/ptmx"
+ln -s /proc/self/fd "$root/dev/fd"
+ln -s fd/0 "$root/dev/stdin"
+ln -s fd/1 "$root/dev/stdout"
+ln -s fd/2 "$root/dev/stderr"
 for path in $shared; do
-    [ -d "$path" ] && mkdir -p "$root$path"
-    [ -d "$path" ] || { rm -f "$root$path"; touch "$root$path"; }
+    if [ -d "$path" ]; then mkdir -p "$root$path"; else rm -f "$root$path"; touch "$root$path"; fi
     mount --bind "$path" "$root$path"
+    mount -o remount,bind,ro "$root$path"
 done
 exec chroot "$root" "$@"
 """
@@ -95,13 +111,14 @@ class Tree:
     def run(
         self,
         *command: str,
-        checkout: Path,
+        checkout: Path | None = None,
         environment: Mapping[str, str] | None = None,
         capture: bool = False,
         seconds: float = 600,
     ) -> subprocess.CompletedProcess[str]:
-        """Run a command in the tree, with the checkout at /checkout, to its end."""
-        shared = " ".join(path for path in _SHARED_FILES if Path(path).exists())
+        """Run a command in the tree to its end; with a checkout, that is at /checkout and downloads work as they do here."""
+        wanted = _FOR_THE_NETWORK if checkout is None else (*_FOR_THE_NETWORK, *_FOR_DOWNLOADS)
+        shared = " ".join(path for path in wanted if Path(path).exists())
         passed_on = {key: os.environ[key] for key in os.environ if key.startswith(_PASSED_ON)}
         inside = {
             "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -124,7 +141,7 @@ class Tree:
                     _ENTER,
                     "sh",
                 ),
-                *(str(self.root), str(checkout), shared),
+                *(str(self.root), str(checkout or ""), shared),
                 *("env", "--ignore-environment", *assignments, *command),
             ],
             text=True,
@@ -133,13 +150,13 @@ class Tree:
             check=False,
         )
 
-    def versions(self, checkout: Path) -> dict[str, str]:
+    def versions(self) -> dict[str, str]:
         """What the tree has: the versions of RabbitMQ, PostgreSQL and Python."""
         script = (
             "dpkg-query -W -f '${source:Upstream-Version}\\n' rabbitmq-server; "
             "/usr/lib/postgresql/*/bin/postgres --version; python3 --version"
         )
-        answer = self.run("sh", "-c", script, checkout=checkout, capture=True)
+        answer = self.run("sh", "-c", script, capture=True)
         rabbitmq, postgres, python = answer.stdout.splitlines()
         return {
             "rabbitmq": rabbitmq,
@@ -169,7 +186,7 @@ def tree(system: System, cache: Path, say: Callable[[str], None]) -> Tree:
         debootstrap, settings = _debootstrap(cache)
         arguments = ["--variant=minbase", f"--keyring={keyring}", system.name, str(draft)]
         _checked([debootstrap, *arguments], settings)
-        done = Tree(system, draft).run("sh", "-c", _INSTALL, checkout=cache)
+        done = Tree(system, draft).run("sh", "-c", _INSTALL)
         if done.returncode != 0:
             raise MatrixError(f"installing packages in {system.name} failed")
         draft.rename(root)  # at the very end: a folder that exists is complete
@@ -195,7 +212,7 @@ def _keyring(system: System, cache: Path, say: Callable[[str], None]) -> Path:
         return _unpacked(system.keyring_package, cache) / system.keyring
     trusted = tree(SYSTEMS[system.needs], cache, say)
     if not (trusted.root / system.keyring).exists():
-        trusted.run("apt-get", "install", "-y", "-qq", system.keyring_package, checkout=cache)
+        trusted.run("apt-get", "install", "-y", "-qq", system.keyring_package)
     return trusted.root / system.keyring
 
 
