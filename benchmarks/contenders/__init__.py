@@ -7,7 +7,7 @@ from benchmarks.contenders.bare_copy import BareCopy
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.ours import Ours
 
-PEERS: tuple[Contender, ...] = ()
+from benchmarks.contenders.peers import PEERS
 from benchmarks.contenders.reference import Reference
 
 CONTENDERS: dict[str, Contender] = {
