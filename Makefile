@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH := $(VENV)-bench
 STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
@@ -55,6 +56,27 @@ check: $(STAMP) ## Lint, types, floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+$(BENCH)/.installed: requirements/bench.txt $(STAMP)
+	@echo "==> Installing what the benchmarks compare with into $(BENCH) (once)"
+	@$(PYTHON) -m venv $(BENCH)
+	@$(subst --python $(BIN)/python,--python $(BENCH)/bin/python,$(UV_PIP)) --require-hashes -r requirements/bench.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(BENCH)/.installed ## Measure against the limit of the machine and against others (20 minutes)
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(BENCH)/.installed ## The same in 3 minutes, to see which way a change goes
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload and processes (an hour)
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks --growth $(ARGS)
+
 .PHONY: up
 up: ## Build the image and start PostgreSQL, RabbitMQ and workers with Docker Compose (WORKERS=2)
 	@sh deploy/make-env
@@ -81,4 +103,4 @@ ci: check test ## What CI runs
 
 .PHONY: clean
 clean: ## Remove .venv and caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist
+	@rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist

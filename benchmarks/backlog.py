@@ -56,7 +56,7 @@ class Broker:
     ) -> None:
         await self._connection.close()
 
-    async def publish(self, bodies: Sequence[Body], exchange: str = topology.MESSAGES) -> None:
+    async def publish(self, bodies: Iterable[Body], exchange: str = topology.MESSAGES) -> None:
         """Publish these and wait until the broker has them all."""
         publisher = await ConfirmedPublisher.open(self._connection)
         open_: list[asyncio.Future[Answer]] = []

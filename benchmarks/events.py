@@ -18,11 +18,50 @@ LOGS_OF_A_TASK = 20
 STEPS = 20
 """Steps of a made-up trajectory, which is about 8 KB then."""
 
-_WORDS = (
-    "plan apply refresh state module resource subnet gateway cluster node pool policy secret token "
-    "build test deploy verify compare restore archive migrate index schema column query result retry "
-    "timeout latency memory budget agent worker session review approve reject merge commit branch file"
-).split()
+_WORDS = [
+    "plan",
+    "apply",
+    "refresh",
+    "state",
+    "module",
+    "resource",
+    "subnet",
+    "gateway",
+    "cluster",
+    "node",
+    "pool",
+    "policy",
+    "secret",
+    "token",
+    "build",
+    "test",
+    "deploy",
+    "verify",
+    "compare",
+    "restore",
+    "archive",
+    "migrate",
+    "index",
+    "schema",
+    "column",
+    "query",
+    "result",
+    "retry",
+    "timeout",
+    "latency",
+    "memory",
+    "budget",
+    "agent",
+    "worker",
+    "session",
+    "review",
+    "approve",
+    "reject",
+    "merge",
+    "commit",
+    "branch",
+    "file",
+]
 
 
 class Maker:

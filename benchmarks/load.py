@@ -8,6 +8,7 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
+from datetime import datetime
 from functools import cached_property
 from pathlib import Path
 
@@ -37,6 +38,8 @@ class Load:
     name: str
     events: Sequence[Event]
     batched: bool = False
+    since: datetime | None = None
+    """Where the tables held rows before: this load's begin here."""
     _bodies: list[Body] = field(default_factory=list)
 
     def __len__(self) -> int:

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import tempfile
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -25,6 +25,7 @@ _START_SECONDS = 60.0
 _RUN_SECONDS = 300.0
 _FIRST_EVERY = 0.005
 _LAST_EVERY = 0.05
+_LAST_SELDOM = 0.25
 _AFTER = 0.2
 
 
@@ -64,59 +65,83 @@ class _Clock:
     before: cpu.Usage
 
 
+@dataclass
+class _End:
+    """When it was over, and what had been used by then."""
+
+    after: cpu.Usage
+    looked: float
+    memory: float
+    last: float = 0.0
+
+
+Check = Callable[[Place, Load, Sequence[str]], Awaitable[list[str]]]
+"""What looks at a run afterwards, and says what is wrong."""
+
+
 async def measure(services: Services, contender: Contender, load: Load) -> Measurement:
-    """Run it once. Raises RuntimeError where the contender fails or does not come to its end."""
-    load = contender.prepared(load)
+    """Run it once in a fresh place. Raises RuntimeError where the contender fails or does not come to its end."""
     async with services.place() as place:
-        await contender.fill(place, load)
-        await services.settle(place)
-        calibration = calibrate()
-        if isinstance(contender, BareCopy):
-            return await _measure_copy(services, contender, place, load, calibration)
-        return await _measure_drain(services, contender, place, load, calibration)
+        return await measure_in(services, place, contender, load)
 
 
-async def _measure_drain(
-    services: Services, contender: Contender, place: Place, load: Load, calibration: float
+async def measure_in(
+    services: Services,
+    place: Place,
+    contender: Contender,
+    load: Load,
+    check: Check = verify.verify,
 ) -> Measurement:
+    """Run it once in this place, whatever it holds already."""
+    load = contender.prepared(load)
+    await contender.fill(place, load)
+    await services.settle(place)
+    speed = calibrate()
+    if isinstance(contender, BareCopy):
+        clock, end = await _copy(services, contender, place, load)
+        problems = await verify.facts(place.database, load)
+    else:
+        clock, end = await _drain(services, contender, place, load)
+        problems = await check(place, load, contender.queues(load))
+        end.last = await verify.last_commit(place.database, load) or end.looked
+    return _measurement(contender, load, clock, end, speed, problems)
+
+
+async def _drain(
+    services: Services, contender: Contender, place: Place, load: Load
+) -> tuple["_Clock", "_End"]:
     queues = contender.queues(load)
-    async with _started(contender, place, load) as processes:
+    async with started(contender, place, load) as processes:
         pids = {**services.pids, **{f"worker-{at}": pid for at, pid in enumerate(processes.pids)}}
         clock = await _first_delivery(place, queues, processes, pids)
         await _all_stored(place, load, queues, processes)
         await asyncio.sleep(_AFTER)
-        after, ended = cpu.look(pids), time.time()
         memory = sum(map(cpu.peak_memory, processes.pids))
-    problems = await verify.verify(place, load, queues)
-    last = await verify.last_commit(place.database, load)
-    return _measurement(contender, load, last - clock.first, clock, after, ended, memory, calibration, problems)  # fmt: skip
+        return clock, _End(cpu.look(pids), time.time(), memory)
 
 
-async def _measure_copy(
-    services: Services, contender: BareCopy, place: Place, load: Load, calibration: float
-) -> Measurement:
+async def _copy(
+    services: Services, contender: BareCopy, place: Place, load: Load
+) -> tuple["_Clock", "_End"]:
     """Bare COPY runs in this process, whose CPU seconds are then the worker's."""
-    pids = {"database": services.pids["database"], "worker-0": Path("/proc/self").resolve().name}
-    numbers = {name: int(pid) for name, pid in pids.items() if pid is not None}
     copies = contender.copies(place.database, load)
     await anext(copies)
-    clock = _Clock(time.time(), _own(numbers))
+    clock = _Clock(time.time(), _own(services))
     async for _ in copies:
         pass
     last = time.time()
-    after = _own(numbers)
-    problems = await verify.facts(place.database, load)
-    return _measurement(contender, load, last - clock.first, clock, after, last, 0.0, calibration, problems)  # fmt: skip
+    return clock, _End(_own(services), last, 0.0, last)
 
 
-def _own(pids: dict[str, int]) -> cpu.Usage:
+def _own(services: Services) -> cpu.Usage:
     """As cpu.look, but of this process alone: the services are its children."""
-    usage = cpu.look({"database": pids.get("database")})
+    usage = cpu.look({"database": services.pids["database"]})
     return cpu.Usage({**usage.seconds, "worker-0": time.process_time()}, usage.machine)
 
 
 @contextlib.asynccontextmanager
-async def _started(contender: Contender, place: Place, load: Load) -> AsyncIterator[Processes]:
+async def started(contender: Contender, place: Place, load: Load) -> AsyncIterator[Processes]:
+    """The contender's processes, ended and their log removed at the end of the block."""
     with (
         tempfile.TemporaryDirectory(prefix="agent-persistence-bench-") as folder,
         contender.running(place, load, Path(folder, "log")) as processes,
@@ -141,9 +166,11 @@ async def _all_stored(
     """Wait for the queues first, which costs little, and only then ask the database."""
     try:
         async with asyncio.timeout(_RUN_SECONDS):
+            pause = _LAST_EVERY
             while await place.broker.waiting(queues):
                 processes.check()
-                await asyncio.sleep(_LAST_EVERY)
+                await asyncio.sleep(pause)
+                pause = min(1.02 * pause, _LAST_SELDOM)
             while not await verify.stored(place.database, load):
                 processes.check()
                 await asyncio.sleep(_LAST_EVERY)
@@ -153,30 +180,24 @@ async def _all_stored(
 
 
 def _measurement(
-    contender: Contender,
-    load: Load,
-    seconds: float,
-    clock: _Clock,
-    after: cpu.Usage,
-    ended: float,
-    memory: float,
-    calibration: float,
-    problems: list[str],
+    contender: Contender, load: Load, clock: _Clock, end: _End, speed: float, problems: list[str]
 ) -> Measurement:
-    used = after.since(clock.before)
-    machine = after.machine - clock.before.machine
+    used = end.after.since(clock.before)
+    machine = end.after.machine - clock.before.machine
     workers = sum(value for name, value in used.items() if name.startswith("worker"))
-    by_name = {name: value for name, value in used.items() if not name.startswith("worker")}
-    scale = 10_000 / len(load)
+    services = {name: value for name, value in used.items() if not name.startswith("worker")}
     return Measurement(
         contender=contender.name,
         load=load.name,
         messages=len(load),
         bytes_each=round(load.size),
-        seconds=seconds,
-        cpu_per_10k={name: value * scale for name, value in {"worker": workers, **by_name}.items()},
-        memory_mib=memory,
-        calibration=calibration,
-        others=max(0.0, machine - sum(used.values())) / max(ended - clock.first, 0.01),
+        seconds=end.last - clock.first,
+        cpu_per_10k={
+            name: value * 10_000 / len(load)
+            for name, value in {"worker": workers, **services}.items()
+        },
+        memory_mib=end.memory,
+        calibration=speed,
+        others=max(0.0, machine - sum(used.values())) / max(end.looked - clock.first, 0.01),
         problems=problems,
     )

@@ -54,7 +54,7 @@ class Services:
     def __init__(self, sandbox: Sandbox) -> None:
         self.sandbox = sandbox
         self._numbers = itertools.count()
-        self._template = "bench_template"
+        self._template = f"bench_template_{os.getpid()}"
         upgrade(sandbox.postgres.create(self._template))
 
     @classmethod

@@ -6,7 +6,6 @@
 from benchmarks.contenders.bare_copy import BareCopy
 from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.ours import Ours
-
 from benchmarks.contenders.peers import PEERS
 from benchmarks.contenders.reference import Reference
 

@@ -1,4 +1,4 @@
-"""This project: `worker run --drain`, as an operator would run it, with its default settings."""
+"""The project itself: `worker run --drain`, as an operator would run it, with its default settings."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field

@@ -37,7 +37,7 @@ class Peer(Contender):
 class CeleryPeer(Peer):
     """Celery, with a queue and messages of its own."""
 
-    def queues(self, load: Load) -> tuple[str, ...]:
+    def queues(self, load: Load) -> tuple[str, ...]:  # noqa: ARG002 (whatever the load)
         """Its own queue."""
         return ("bench.celery",)
 
@@ -71,7 +71,7 @@ class CeleryPeer(Peer):
 class BridgePeer(Peer):
     """mq-bridge, with a classic queue of its own."""
 
-    def queues(self, load: Load) -> tuple[str, ...]:
+    def queues(self, load: Load) -> tuple[str, ...]:  # noqa: ARG002 (whatever the load)
         """Its own queue."""
         return ("bench.mq-bridge",)
 

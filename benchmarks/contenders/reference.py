@@ -58,7 +58,7 @@ def build() -> Path | str:
     if (not _can_compile() and not _install()) or not _can_compile():
         return _REMEDY
     folder = Path(tempfile.mkdtemp(prefix="agent-persistence-reference-"))
-    plan = subprocess.run(  # noqa: S603 (a module of our own)
+    plan = subprocess.run(
         [sys.executable, "-m", "benchmarks.reference.generate"],
         cwd=ROOT,
         check=True,

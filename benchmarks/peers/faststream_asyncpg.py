@@ -11,6 +11,7 @@ from faststream.rabbit.annotations import RabbitMessage
 
 from benchmarks.peers import job
 from worker.message import Message
+from worker.store.schema import metadata
 from worker.store.unnest import cast_expression
 
 broker = RabbitBroker(
@@ -26,7 +27,7 @@ pools: list[asyncpg.Pool] = []
 @cache
 def _insert(table: str, names: tuple[str, ...]) -> str:
     """INSERT … ON CONFLICT DO NOTHING of these columns."""
-    columns = job.metadata.tables[table].c
+    columns = metadata.tables[table].c
     places = ", ".join(
         cast_expression(
             columns[name], f"${at}::text" if cast_expression(columns[name], "") else f"${at}"
@@ -44,7 +45,7 @@ async def persist(message: Message) -> None:
         statement = _insert(job.table(message).name, tuple(row))
         if job.is_fact(message):
             for table, key, value in job.parents(message):
-                await connection.execute(_insert(table.name, (key, "placeholder")), value, True)  # noqa: FBT003 (a column's value)
+                await connection.execute(_insert(table.name, (key, "placeholder")), value, True)
             await connection.execute(statement, *row.values())
         elif await connection.execute(statement, *row.values()) == "INSERT 0 1":
             await job.fold(connection, message)

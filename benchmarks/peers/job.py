@@ -20,7 +20,6 @@ from worker.message import Delivery, Message, Properties
 from worker.store.entities import EntityWriter
 from worker.store.facts import dump
 from worker.store.lifecycle import lifecycle_events
-from worker.store.schema import metadata
 from worker.store.unnest import is_json
 
 CONFIRMATIONS = EXCHANGE

@@ -175,10 +175,12 @@ class Generator:
                 f"static const int sets_{number}[] = {{{', '.join(sets) or '0'}}};",
                 f"static const int ats_{number}[] = {{{', '.join(ats) or '0'}}};",
                 _array("struct parent", f"fold_parents_{number}", self._parents(named)),
-                f"static const struct fold fold_{number} = {{{self._place[entity.table.name]}, {_c(fold.status)}, "
-                f"{entity.rank.get(fold.status or '', 0)}, {_flag(fold.creates)}, {_flag(fold.ends)}, "
-                f"{_flag(fold.at_if_empty)}, {len(sets)}, sets_{number}, {len(ats)}, ats_{number}, "
-                f"{len(named)}, fold_parents_{number}}};\n",
+                (
+                    f"static const struct fold fold_{number} = {{{self._place[entity.table.name]}, {_c(fold.status)}, "
+                    f"{entity.rank.get(fold.status or '', 0)}, {_flag(fold.creates)}, {_flag(fold.ends)}, "
+                    f"{_flag(fold.at_if_empty)}, {len(sets)}, sets_{number}, {len(ats)}, ats_{number}, "
+                    f"{len(named)}, fold_parents_{number}}};\n"
+                ),
             ]
         return "\n".join(parts)
 
@@ -248,7 +250,7 @@ def _entity_statements(entity: Entity) -> list[str]:
     )
     merge = upsert_sql(entity).replace(
         unnest([table.c[name] for name in columns]),
-        f"(SELECT {listed}, ordinality FROM {stage}) AS u",
+        f"(SELECT {listed}, ordinality FROM {stage}) AS u",  # noqa: S608 (names of the model)
     )
     placeholders = placeholder_sql(entity).replace(
         unnest([table.c[key], table.c.tenant_id, table.c.created_at]), f"{named} AS u"
@@ -260,8 +262,10 @@ def _entity_statements(entity: Entity) -> list[str]:
         f"CREATE TEMP TABLE {stage} ({types_}, ordinality int4) ON COMMIT DELETE ROWS",
         _copy(stage, (*columns, "ordinality")),
         merge,
-        f"CREATE TEMP TABLE {named} ({_q(key)} uuid, tenant_id text, created_at timestamptz, ordinality int4) "
-        "ON COMMIT DELETE ROWS",
+        (
+            f"CREATE TEMP TABLE {named} ({_q(key)} uuid, tenant_id text, created_at timestamptz, ordinality int4) "
+            "ON COMMIT DELETE ROWS"
+        ),
         _copy(named, names),
         placeholders,
     ]
