@@ -11,7 +11,7 @@ from pathlib import Path
 
 from rich.console import Console
 
-from benchmarks import charts, growth, machine, report
+from benchmarks import charts, document, growth, machine, report
 from benchmarks.contenders import CONTENDERS
 from benchmarks.figures import middle
 from benchmarks.latency import Latency, latency
@@ -23,6 +23,8 @@ from benchmarks.services import Services
 from worker.sandbox import SandboxError
 
 console = Console()
+if not console.is_terminal:
+    console.width = 130  # into a file: no need to fit a window
 RESULTS = Path(__file__).parent / "results"
 
 
@@ -58,6 +60,9 @@ def _parser() -> argparse.ArgumentParser:
         "--contenders", metavar="A,B", help=f"only these of {', '.join(CONTENDERS)}"
     )
     parser.add_argument("--no-latency", action="store_true", help="leave latency out")
+    parser.add_argument(
+        "--document", action="store_true", help="write docs/performance.md and keep the run"
+    )
     parser.add_argument("--json", action="store_true", help="print the document instead of tables")
     parser.add_argument(
         "--output", type=Path, metavar="DIR", help="where to write the document and the charts"
@@ -96,6 +101,8 @@ async def _bench(services: Services, options: argparse.Namespace) -> int:
     folder = _folder(options)
     (folder / "results.json").write_text(json.dumps(found, indent=1) + "\n")
     charts.draw(found, folder)
+    if options.document:
+        document.write(found, folder)
     if options.json:
         sys.stdout.write(json.dumps(found, indent=1) + "\n")
     else:

@@ -75,7 +75,7 @@ async def _confirmed(place: Place, load: Load, rate: float) -> list[float]:
         publisher = await ConfirmedPublisher.open(connection)
         listening = asyncio.create_task(heard.run())
         try:
-            await _publish(publisher, load, 0, _WARM, 50, heard)
+            await _publish(publisher, load, 0, _WARM, _WARM, heard)
             await heard.all(_WARM)
             await _publish(publisher, load, _WARM, len(load), rate, heard)
             await heard.all(len(load))

@@ -114,9 +114,8 @@ async def _drain(
     async with started(contender, place, load) as processes:
         pids = {**services.pids, **{f"worker-{at}": pid for at, pid in enumerate(processes.pids)}}
         clock = await _first_delivery(place, queues, processes, pids)
-        await _all_stored(place, load, queues, processes)
+        memory = await _all_stored(place, load, queues, processes)
         await asyncio.sleep(_AFTER)
-        memory = sum(map(cpu.peak_memory, processes.pids))
         return clock, _End(cpu.look(pids), time.time(), memory)
 
 
@@ -162,8 +161,8 @@ async def _first_delivery(
 
 async def _all_stored(
     place: Place, load: Load, queues: tuple[str, ...], processes: Processes
-) -> None:
-    """Wait for the queues first, which costs little, and only then ask the database."""
+) -> float:
+    """Wait for the queues first, which costs little, and only then ask the database; the most MiB that were held."""
     try:
         async with asyncio.timeout(_RUN_SECONDS):
             pause = _LAST_EVERY
@@ -171,9 +170,11 @@ async def _all_stored(
                 processes.check()
                 await asyncio.sleep(pause)
                 pause = min(1.02 * pause, _LAST_SELDOM)
+            memory = sum(map(cpu.peak_memory, processes.pids))
             while not await verify.stored(place.database, load):
                 processes.check()
                 await asyncio.sleep(_LAST_EVERY)
+            return memory
     except TimeoutError:
         problems = await verify.facts(place.database, load)
         raise RuntimeError(f"not done after {_RUN_SECONDS:.0f} s: {'; '.join(problems)}") from None

@@ -73,17 +73,17 @@ async def run(
     *,
     deadline: float | None = None,
 ) -> Results:
-    """Run all rounds; a round that would begin after the deadline (of time.monotonic) is left out."""
+    """Run all rounds; after the deadline (of time.monotonic) no more is begun, but for the first."""
     results = Results()
     entries = [entry for entry in entries if _can_run(entry, results)]
     total = sum(entry.rounds for entry in entries)
     done = 0
     order = random.Random(11)  # noqa: S311 (an order, no secret)
     for number in range(max((entry.rounds for entry in entries), default=0)):
-        if deadline is not None and number and time.monotonic() > deadline:
-            results.left_out[f"round {number + 1}"] = "the time was over"
-            break
         for load in loads:
+            if deadline is not None and number and time.monotonic() > deadline:
+                results.left_out[f"round {number + 1}, {load}"] = "the time was over"
+                continue
             turn = [e for e in entries if e.load == load and number < e.rounds]
             order.shuffle(turn)
             for entry in turn:
