@@ -8,7 +8,6 @@ import json
 from collections import Counter, deque
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -23,6 +22,7 @@ from benchmarks.events import Event, Maker
 from benchmarks.load import Body, Load
 from benchmarks.measure import Measurement, measure_in
 from benchmarks.services import Services
+from contracts.identifiers import uuid7
 
 _BASE = 20_000
 _FILL_ROWS = 250_000
@@ -33,7 +33,7 @@ class Stream(Load):
     """Logs that are made while they are published; only the last are kept."""
 
     def __init__(self, count: int, made: Callable[[int], Iterable[Event]]) -> None:
-        super().__init__("logs", (), since=datetime.now(UTC).replace(microsecond=0))
+        super().__init__("logs", (), since=uuid7())
         self._count = count
         self._made = made
         self._bytes = 0

@@ -8,9 +8,9 @@ import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
-from datetime import datetime
 from functools import cached_property
 from pathlib import Path
+from uuid import UUID
 
 import orjson
 
@@ -38,8 +38,8 @@ class Load:
     name: str
     events: Sequence[Event]
     batched: bool = False
-    since: datetime | None = None
-    """Where the tables held rows before: this load's begin here."""
+    since: UUID | None = None
+    """Where the tables held rows before: this load's keys come after it."""
     _bodies: list[Body] = field(default_factory=list)
 
     def __len__(self) -> int:

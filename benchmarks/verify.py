@@ -68,8 +68,8 @@ async def count(connection: asyncpg.Connection, table: str, load: Load) -> int:
     """How many rows of a table are this load's."""
     if load.since is None:
         return await connection.fetchval(f"SELECT count(*) FROM {table}")  # noqa: S608 (as above)
-    time = _time(table)
-    return await connection.fetchval(f"SELECT count(*) FROM {table} WHERE {time} >= $1", load.since)  # noqa: S608 (as above)
+    key = next(iter(metadata.tables[table].primary_key)).name
+    return await connection.fetchval(f"SELECT count(*) FROM {table} WHERE {key} > $1", load.since)  # noqa: S608 (as above)
 
 
 async def counted(place: Place, load: Load, queues: Sequence[str]) -> list[str]:
@@ -198,11 +198,6 @@ def _by_table(events: Iterable[Event]) -> dict[str, list[Event]]:
 def _entity_tables(load: Load) -> list[str]:
     types = {event["type"] for event in load.events}
     return [entity.table.name for entity in plan().entity_order if types & set(entity.folds)]
-
-
-def _time(table: str) -> str:
-    """The indexed time column of a table."""
-    return str(metadata.tables[table].info["time_column"])
 
 
 def _key(table: str) -> str:

@@ -4,6 +4,7 @@ It needs a C compiler and the headers of librabbitmq and libpq. Where they are m
 Ubuntu, they are installed from its packages; else the contender is left out with a sentence.
 """
 
+import atexit
 import os
 import shutil
 import subprocess
@@ -58,6 +59,7 @@ def build() -> Path | str:
     if (not _can_compile() and not _install()) or not _can_compile():
         return _REMEDY
     folder = Path(tempfile.mkdtemp(prefix="agent-persistence-reference-"))
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
     plan = subprocess.run(
         [sys.executable, "-m", "benchmarks.reference.generate"],
         cwd=ROOT,
