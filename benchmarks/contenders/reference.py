@@ -94,7 +94,13 @@ def _install() -> bool:
     if os.geteuid() != 0 or shutil.which("apt-get") is None:
         return False
     _run("apt-get", "update", "-qq")
-    return _run("apt-get", "install", "-y", "-qq", "--no-install-recommends", *_PACKAGES)
+    options = (
+        "-y",
+        "-qq",
+        "--no-install-recommends",
+        "--no-upgrade",
+    )  # an installed server stays as it is
+    return _run("apt-get", "install", *options, *_PACKAGES)
 
 
 def _run(*command: str) -> bool:
