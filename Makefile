@@ -4,6 +4,7 @@ SHELL := /bin/bash
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
+BENCH := $(VENV)-bench
 STAMP := $(VENV)/.installed
 ARGS ?=
 WORKERS ?= 2
@@ -72,6 +73,27 @@ check: $(STAMP) ## Lint, types, floors
 	@$(BIN)/mypy
 	@$(BIN)/lint-imports --no-cache
 
+$(BENCH)/.installed: requirements/bench.txt $(STAMP)
+	@echo "==> Installing what the benchmarks compare with into $(BENCH) (once)"
+	@$(PYTHON) -m venv $(BENCH)
+	@$(subst --python $(BIN)/python,--python $(BENCH)/bin/python,$(UV_PIP)) --require-hashes -r requirements/bench.txt
+	@touch $@
+
+.PHONY: bench
+bench: $(BENCH)/.installed ## Measure against the limit of the machine and against others (20 minutes)
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks $(ARGS)
+
+.PHONY: bench-quick
+bench-quick: $(BENCH)/.installed ## The same in 3 minutes, to see which way a change goes
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
+
+.PHONY: bench-growth
+bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload and processes (an hour)
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks --growth $(ARGS)
+
 .PHONY: up
 up: ## Build the image and start PostgreSQL, RabbitMQ and workers with Docker Compose (WORKERS=2)
 	@sh deploy/make-env
@@ -90,6 +112,7 @@ docs: $(STAMP) ## Generate docs/contracts.md from the contracts
 lock: $(STAMP) ## Pin all dependencies anew, with hashes and without addresses
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker pyproject.toml -o requirements/worker.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker --extra client --extra sandbox --group dev pyproject.toml -o requirements/dev.txt
+	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker --extra sandbox --group bench --constraint requirements/dev.txt pyproject.toml -o requirements/bench.txt
 	@echo 'uv==$(shell $(BIN)/uv --version | cut -d" " -f2)' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links - -o requirements/installer.txt
 
 .PHONY: ci
@@ -97,4 +120,4 @@ ci: check test ## What CI runs
 
 .PHONY: clean
 clean: ## Remove .venv and caches
-	@rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist
+	@rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist

@@ -1,0 +1,49 @@
+"""The loads of the benchmarks, and the tables that the reference program is built with."""
+
+import orjson
+import pytest
+
+from benchmarks.load import make
+from benchmarks.reference.generate import Generator
+from worker.decode import Decoder
+from worker.families import families, plan
+from worker.message import Delivery, Message, Properties
+
+
+@pytest.mark.parametrize(
+    ("name", "size"), [("logs", 600), ("lifecycle", 400), ("trajectories", 8000), ("mix", 1300)]
+)
+def test_events_of_a_load_keep_their_contracts_and_have_its_size(name, size):
+    """A load of events that workers refuse, or of other sizes than it says, would measure something else."""
+    load = make(name, 60)
+    decoders = {family.name: Decoder(family.contract) for family in families().values()}
+    for event, body in zip(load.events, load.bodies, strict=True):
+        family = next(name for name in load.families if event["type"] in families()[name].contract.types)  # fmt: skip
+        [decoded] = decoders[family].decode(
+            Delivery(family, 1, False, "", event["type"], body.content, Properties(), b"")
+        )
+        assert isinstance(decoded, Message), decoded.errors
+    assert load.size == pytest.approx(size, rel=0.12)
+    assert sum(load.rows.values()) == 60
+
+
+def test_batches_hold_the_events_of_one_family_each():
+    """Batch mode refuses an event of another family."""
+    load = make("mix", 1200).in_batches()
+    sizes = [len(orjson.loads(body.content)) for body in load.bodies]
+    assert sum(sizes) == 1200
+    assert len(load.bodies) == 4
+    for body in load.bodies:
+        types = {event["type"].partition(".")[0] for event in orjson.loads(body.content)}
+        assert types == {body.routing_key.partition(".")[0]}
+
+
+def test_the_reference_is_built_from_the_declared_tables():
+    """Every event type and the worker's own merge; a merge that reads from elsewhere stops the generator."""
+    text = Generator().text()
+    for family in families().values():
+        for event in family.contract.types:
+            assert f'"{event}"' in text
+    for entity in plan().entity_order:
+        assert f"FROM stage_{entity.table.name}) AS u" in text
+        assert f"FROM named_{entity.table.name} AS u" in text
