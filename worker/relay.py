@@ -143,9 +143,7 @@ class Relay:
         of one listener keeps no other's confirmations waiting, however many rows it refuses.
         """
         async with self._database.transaction() as connection:
-            entries = await outbox.claim(
-                connection, self._sweep_after, _SWEEP_ROWS, self._swept_to
-            )
+            entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS, self._swept_to)
             taken: list[OutboxEntry] = []
             if entries:
                 # A broker that blocks publishing must not hold a transaction open for hours.

@@ -30,9 +30,7 @@ async def test_a_later_batch_that_commits_first_acknowledges_nothing_of_an_earli
         await ledger.publish(agent, [logged(task) for _ in range(29)])
         async with (
             holding(settings.database, foreign_log(first, task)),
-            worker_process(
-                tens, WORKER_NAME="test-worker", WORKER_BATCH_MESSAGES="10"
-            ) as doomed,
+            worker_process(tens, WORKER_NAME="test-worker", WORKER_BATCH_MESSAGES="10") as doomed,
         ):
             await waiting(settings.database)
 

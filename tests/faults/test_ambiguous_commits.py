@@ -86,4 +86,3 @@ async def test_a_replay_whose_commit_is_cut_is_stored_once_and_its_letter_resolv
     assert sum(cuts.counts.values()) >= 3, f"seed {seed} cut too little: {cuts.counts}"
     await ledger.balance(settings.database)
     assert await rows(settings.database, "SELECT 1 FROM dead_letters WHERE replays <> 1") == []
-

@@ -13,7 +13,13 @@ from support.workers import drain, running_worker
 
 from contracts import Event, EventData
 from contracts.identifiers import uuid7
-from contracts.task_lifecycle import TaskCancelled, TaskCompleted, TaskFailed, TaskRetrying, TaskStarted
+from contracts.task_lifecycle import (
+    TaskCancelled,
+    TaskCompleted,
+    TaskFailed,
+    TaskRetrying,
+    TaskStarted,
+)
 from contracts.trajectory import TrainingProgressed
 from worker import telemetry
 
@@ -57,9 +63,7 @@ async def test_each_column_has_a_clock_of_its_own(settings):
         ]
 
     show = "SELECT current_iteration, cost_usd::float, version FROM training_jobs WHERE job_id = ANY($1)"
-    await every_order(
-        settings, make, show, {"current_iteration": 3, "cost_usd": 2.0, "version": 3}
-    )
+    await every_order(settings, make, show, {"current_iteration": 3, "cost_usd": 2.0, "version": 3})
 
 
 async def test_of_two_at_the_same_time_the_larger_id_wins_always(settings):
@@ -153,7 +157,11 @@ async def test_two_workers_with_the_same_tasks_in_opposite_orders_never_wait_in_
         for number in range(40):
             for order in (tasks, tasks[::-1]):
                 changes = [
-                    at(number, TaskStarted(task_id=task, agent_id=f"{number}"), number * 1000 + place)
+                    at(
+                        number,
+                        TaskStarted(task_id=task, agent_id=f"{number}"),
+                        number * 1000 + place,
+                    )
                     for place, task in enumerate(order)
                 ]
                 await ledger.publish_batch(agent, changes, "task.started")

@@ -76,11 +76,11 @@ async def test_a_worker_that_never_wakes_up_keeps_its_locks_for_so_long_only(set
     short = with_heartbeat(settings, 1)
     async with client(settings.broker) as agent:
         task, events = await publish_logs(short, ledger, agent)
-        async with stopped_in_a_transaction(
-            short, task, events[-1], WORKER_STATEMENT_TIMEOUT="1.5"
+        async with (
+            stopped_in_a_transaction(short, task, events[-1], WORKER_STATEMENT_TIMEOUT="1.5"),
+            running_worker(short),
         ):
-            async with running_worker(short):
-                await ledger.hear(agent)
+            await ledger.hear(agent)
     await drain(short)
     await ledger.balance(settings.database)
 

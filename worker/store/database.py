@@ -82,7 +82,9 @@ def translate(error: BaseException) -> WorkerError:
 
 def _sentence(error: asyncpg.PostgresError) -> str:
     """The server's message, and the constraint or column where it names one; no row values, they may be secret."""
-    text = str(error.message or error)  # without a message: the driver's own, such as a lost connection
+    text = str(
+        error.message or error
+    )  # without a message: the driver's own, such as a lost connection
     place = error.constraint_name or error.column_name
     return f"{text} ({place})" if place and place not in text else text
 
@@ -117,7 +119,9 @@ class Database:
                     # A worker that was stopped, or a machine that is gone without a word, must not keep its locks:
                     # others are given its messages and wait for its keys.
                     **_KEEPALIVES,
-                    "idle_in_transaction_session_timeout": str(int(_IDLE_TIMES * statement_timeout * 1000)),
+                    "idle_in_transaction_session_timeout": str(
+                        int(_IDLE_TIMES * statement_timeout * 1000)
+                    ),
                 },
             },
         )
