@@ -68,8 +68,10 @@ class Delivery:
     @property
     def delivery_count(self) -> int:
         """How often the broker has handed it out before, as far as the broker says."""
+        if not self.redelivered:
+            return 0  # from 4.0 the broker does not overwrite what a publisher has made up
         count = (self.properties.headers or {}).get("x-delivery-count")
-        return count if isinstance(count, int) else int(self.redelivered)
+        return count if isinstance(count, int) else 1
 
 
 class Number(NamedTuple):

@@ -53,12 +53,14 @@ async def _make_letters(settings, agent, ledger: Ledger, events: list) -> None:
 
 
 def _changes(tasks: list) -> list:
-    events = [created(task) for task in tasks]
-    for task in tasks:
+    contents = [
+        content
+        for task in tasks
         for content in (
             TaskCompleted(task_id=task, output={"done": True}),
             TaskStarted(task_id=task, agent_id="infra"),
             TaskDependsOn(task_id=task, depends_on_task_id=uuid7()),
-        ):
-            events.append(content.event(source="/agents/tester"))
-    return events
+        )
+    ]
+    events = [content.event(source="/agents/tester") for content in contents]
+    return [*events, *(created(task) for task in tasks)]

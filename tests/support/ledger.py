@@ -116,8 +116,10 @@ class Ledger:
         found = await rows(url, "SELECT body, reason, resolution FROM dead_letters")
         letters = Counter((row["body"], row["reason"], row["resolution"]) for row in found)
         wanted = {(bad.body, bad.reason, bad.resolution) for bad in self.refused}
-        assert not wanted - set(letters), "refused, and no dead letter tells of it"
-        assert not set(letters) - wanted, "dead letters without a bad message"
+        missing = wanted - set(letters)
+        assert not missing, f"refused, and no dead letter tells of it: {_short(missing)}"
+        strangers = set(letters) - wanted
+        assert not strangers, f"dead letters without a bad message: {_short(strangers)}"
         assert max(letters.values(), default=1) == 1, "doubled dead letters"
 
     def _balance_confirmations(self) -> None:
@@ -135,6 +137,10 @@ class Ledger:
                 assert said["persisted"], f"stored, and never called so: {message} {said}"
             if message in refused and message not in published:
                 assert not said["persisted"] + said["duplicate"], f"refused, called safe: {message}"
+
+
+def _short(letters: set[tuple[bytes, str, str | None]]) -> list[tuple[bytes, str, str | None]]:
+    return [(body[:200], reason, resolution) for body, reason, resolution in list(letters)[:5]]
 
 
 def _id(body: bytes) -> str | None:

@@ -123,3 +123,11 @@ async def test_alone_means_that_nothing_else_runs():
         tasks.create_task(late())
         leave.set()
     assert log == ["neighbour", "suspect", "late"]
+
+
+def test_a_delivery_count_that_a_publisher_made_up_counts_for_nothing():
+    """From RabbitMQ 4.0 a first delivery brings the publisher's own header, if there is one."""
+    forged = Properties(headers={"x-delivery-count": 9})
+    assert delivery(b"", properties=forged).delivery_count == 0
+    assert delivery(b"", properties=forged, redelivered=True).delivery_count == 9
+    assert delivery(b"", redelivered=True).delivery_count == 1
