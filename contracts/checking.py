@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from contracts.confirmation import ErrorDetail
 from contracts.envelope import Envelope, Event
@@ -30,6 +31,8 @@ from contracts.registry import contract_types
 _SUSPICIOUS = (b"0" * 19, b"e000", b"E000", b"e+000", b"E+000", b"NaN", b"Infinity")
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 
+_FEW_ERRORS = 1000
+_BEGIN_OF_MANY = 256 * 1024  # characters of JSON that hold the first hundred errors
 _MAX_PART = 200  # characters of a member's name, which is the publisher's and may be of any length
 
 
@@ -58,25 +61,38 @@ def check_body(body: bytes) -> list[ErrorDetail]:
     return _misfits(raw, body) or _contract_errors(raw)
 
 
-def error_details(error: ValidationError, prefix: tuple[str | int, ...] = ()) -> list[ErrorDetail]:
-    """A contract's errors below `prefix`: at most 100 of them and 16 KiB, then how many there were.
+def error_details(
+    error: ValidationError, prefix: tuple[str | int, ...] = (), *, most: int = MAX_ERRORS
+) -> list[ErrorDetail]:
+    """A contract's errors below `prefix`: at most so many of them and 16 KiB, then how many there were.
 
     They never hold the values of the event.
     """
     details: list[ErrorDetail] = []
     room = MAX_ERRORS_BYTES
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    for item in errors[:MAX_ERRORS]:
+    for item in _first_errors(error, most):
         loc = tuple(_part(part) for part in (*prefix, *item["loc"]))
         detail = ErrorDetail(loc=loc, msg=item["msg"][:500], type=item["type"])
         room -= len(detail.model_dump_json().encode())
         if room < 0:
             break
         details.append(detail)
-    if len(details) < len(errors):
-        kept = f"{len(errors)} errors in all, {len(details)} of them kept"
+    count = error.error_count()
+    if len(details) < count:
+        kept = f"{count} errors in all, {len(details)} of them kept"
         details.append(_error("more_errors", kept))
     return details
+
+
+def _first_errors(error: ValidationError, most: int) -> list[dict[str, Any]]:
+    """The first errors; of very many only these become objects, for half a million would take a quarter of a gigabyte."""
+    if error.error_count() <= _FEW_ERRORS:
+        few = error.errors(include_url=False, include_context=False, include_input=False)
+        return [dict(item) for item in few[:most]]
+    text = error.json(include_url=False, include_context=False, include_input=False)
+    begin = text[:_BEGIN_OF_MANY].encode(errors="replace")
+    items: list[dict[str, Any]] = from_json(begin, allow_partial=True)
+    return [item for item in items[:most] if item.keys() >= {"loc", "msg", "type"}]
 
 
 def _part(part: str | int) -> str | int:

@@ -14,8 +14,9 @@ import orjson
 from contracts.limits import MAX_JSON_VALUES, MAX_NESTING
 from worker.content_encoding import Undecodable
 
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
+# A string that is not closed reaches to the end: were it no match, the search would begin anew at each quote inside it.
+_STRINGS = re.compile(rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)', re.DOTALL)
+_EMPTY = re.compile(rb"\[\s*+\]|\{\s*+\}")
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG_NUMBER = b"0" * 19  # the fewest digits of an integer that 64 bits may not hold
 _UINT64_MAX: Final = 2**64 - 1
@@ -55,7 +56,7 @@ def _check_value_count(text: bytes) -> None:
     if len(text) <= MAX_JSON_VALUES or _most_values(text) <= MAX_JSON_VALUES:
         return
     bare = _STRINGS.sub(b'""', text)
-    if _most_values(bare) - len(_EMPTY.findall(bare)) > MAX_JSON_VALUES:
+    if _most_values(bare) - sum(1 for _ in _EMPTY.finditer(bare)) > MAX_JSON_VALUES:
         raise Undecodable(f"the body holds more than {MAX_JSON_VALUES} JSON values")
 
 

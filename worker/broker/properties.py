@@ -4,15 +4,11 @@ Every property that is present is decoded, needed or not: a value that AMQP allo
 as a fault of one message, and never kill the connection. Layout: AMQP 0-9-1 specification, sections 2.3.5 and 4.2.6.
 """
 
-from datetime import UTC, datetime
-from decimal import Decimal
 from struct import Struct
-from typing import Any
 
-from pamqp import decode as amqp_decode
 from pamqp import encode as amqp_encode
 
-from contracts.limits import MAX_NESTING
+from worker.broker.field_table import FieldError, read_table
 from worker.message import Properties
 
 _PERSISTENT = b"\x02"
@@ -71,9 +67,7 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
                 properties.timestamp = _timestamp(header[at : at + 8])
                 at += 8
             else:
-                size, table = amqp_decode.field_table(header[at:])
-                properties.headers = plain(table)
-                at += size
+                properties.headers, at = read_table(header, at)
         if at != len(header):
             raise ValueError("the properties do not end where the header does")  # noqa: TRY301 (as above)
     except Exception as error:  # noqa: BLE001 (foreign bytes: whatever the decoder raises is a fault of this message)
@@ -138,38 +132,7 @@ def _explain(error: Exception) -> str:
     match error:
         case UnicodeDecodeError():
             return "not UTF-8"
-        case RecursionError():
-            return "nested too deeply"
+        case FieldError():
+            return str(error)
         case _:
             return f"{error} ({type(error).__name__})"[:200]
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """An AMQP field value as plain JSON: bytes as text or hexadecimal, times as RFC 3339, decimals as text.
-
-    Raises RecursionError for what is nested more than JSON may be.
-    """
-    if depth > MAX_NESTING:
-        raise RecursionError
-    match value:
-        case dict():
-            return {str(key): plain(item, depth + 1) for key, item in value.items()}
-        case list():
-            return [plain(item, depth + 1) for item in value]
-        case bytes() | bytearray():
-            return _text(bytes(value))
-        case datetime():
-            return value.astimezone(UTC).isoformat()
-        case Decimal():
-            return str(value)
-        case float() if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 (NaN)
-            return str(value)
-        case _:
-            return value
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.hex()
