@@ -53,6 +53,7 @@ unit: $(STAMP) ## Run the unit tests only (seconds, no services)
 fuzz: $(STAMP) ## Fuzz what decodes foreign bytes, guided by coverage (SECONDS=60)
 	@$(UV_PIP) --require-hashes -r requirements/fuzz.txt
 	@PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+	@PYTHONPATH=tests:. $(BIN)/python tests/fuzz/worst.py
 
 .PHONY: mutants
 mutants: $(STAMP) ## Break our own code in each way of tests/mutants and see that a test notices (an hour)

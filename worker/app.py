@@ -18,6 +18,7 @@ from worker.broker import topology
 from worker.broker.connection import BrokerConnection, check_internals, connect
 from worker.decode import Decoder
 from worker.errors import Misconfigured, Unavailable
+from worker.operations import safety
 from worker.patience import patiently
 from worker.pause import Pause
 from worker.pipeline import Decode, Pipeline
@@ -91,6 +92,9 @@ class App:
                 f"the database at {self.settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
                 "run 'alembic upgrade head'"
             )
+        await safety.refuse_unsafe(
+            self.database, self.settings, max(0, deadline - time.monotonic())
+        )
         broker = await patiently(
             max(0, deadline - time.monotonic()),
             lambda: connect(self.settings.broker, name=self.settings.name),

@@ -23,7 +23,8 @@ def test_every_mutant_still_applies_and_its_tests_are_there(mutant):
     assert mutant.tests
     for test in mutant.tests:
         path, _, name = test.partition("::")
-        assert f"def {name}(" in (ROOT / path).read_text() or not name, test
+        function = name.partition("[")[0]
+        assert f"def {function}(" in (ROOT / path).read_text() or not name, test
 
 
 def test_the_list_has_the_breakages_that_must_never_pass():
