@@ -12,6 +12,7 @@ MINUTES ?= 60
 SEED ?=
 # Recorded runs of agents, if there are any: a file to publish from.
 RECORDED ?= $(or $(WORKER_RECORDED_RUNS),$(wildcard ../shared/data/agent-runs-*.json))
+SECONDS ?= 60
 # The installer keeps a cache below the home folder; where that cannot be (some CI containers), it goes without.
 UV_PIP := $(BIN)/uv pip install --quiet --compile-bytecode --python $(BIN)/python \
 	$(shell [ -n "$$UV_CACHE_DIR" ] || [ -w "$${XDG_CACHE_HOME:-$$HOME}" ] || echo --no-cache)
@@ -66,6 +67,16 @@ torture-matrix: $(STAMP) ## Run the suite on several versions of RabbitMQ, Postg
 unit: $(STAMP) ## Run the unit tests only (seconds, no services)
 	@$(BIN)/python -m pytest tests/unit $(ARGS)
 
+.PHONY: fuzz
+fuzz: $(STAMP) ## Fuzz what decodes foreign bytes, guided by coverage (SECONDS=60)
+	@$(UV_PIP) --require-hashes -r requirements/fuzz.txt
+	@PYTHONPATH=tests:. $(BIN)/python tests/fuzz/run.py --seconds $(SECONDS) $(ARGS)
+	@PYTHONPATH=tests:. $(BIN)/python tests/fuzz/worst.py
+
+.PHONY: mutants
+mutants: $(STAMP) ## Break our own code in each way of tests/mutants and see that a test notices (an hour)
+	@PYTHONPATH=tests:. $(BIN)/python tests/mutants/run.py $(ARGS)
+
 .PHONY: check
 check: $(STAMP) ## Lint, types, floors
 	@$(BIN)/ruff check .
@@ -113,6 +124,7 @@ lock: $(STAMP) ## Pin all dependencies anew, with hashes and without addresses
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker pyproject.toml -o requirements/worker.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker --extra client --extra sandbox --group dev pyproject.toml -o requirements/dev.txt
 	@$(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links --extra worker --extra sandbox --group bench --constraint requirements/dev.txt pyproject.toml -o requirements/bench.txt
+	@printf 'atheris==3.0.0 ; python_version < "3.12" and sys_platform == "linux"\natheris==3.1.0 ; python_version >= "3.12" and sys_platform == "linux"\n' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links - -o requirements/fuzz.txt
 	@echo 'uv==$(shell $(BIN)/uv --version | cut -d" " -f2)' | $(BIN)/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-emit-index-url --no-emit-find-links - -o requirements/installer.txt
 
 .PHONY: ci
@@ -120,4 +132,4 @@ ci: check test ## What CI runs
 
 .PHONY: clean
 clean: ## Remove .venv and caches
-	@rm -rf $(VENV) $(BENCH) .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist
+	@rm -rf $(VENV) $(BENCH) .fuzz .pytest_cache .mypy_cache .ruff_cache .hypothesis .import_linter_cache .coverage* htmlcov build dist

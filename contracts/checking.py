@@ -12,6 +12,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from pydantic import ValidationError
+from pydantic_core import from_json
 
 from contracts.confirmation import ErrorDetail
 from contracts.envelope import Envelope, Event
@@ -26,10 +27,22 @@ from contracts.limits import (
 )
 from contracts.registry import contract_types
 
-# Only a body that holds one of these, each digit read as 0, can hold a number that the wire does not allow.
-_SUSPICIOUS = (b"0" * 19, b"e000", b"E000", b"e+000", b"E+000", b"NaN", b"Infinity")
+# Only a body that holds one of these, each digit read as 0, can hold a number or an escape that the wire does not allow.
+_SUSPICIOUS = (
+    b"0" * 19,
+    b"e000",
+    b"E000",
+    b"e+000",
+    b"E+000",
+    b"NaN",
+    b"Infinity",
+    b"\\ud",
+    b"\\uD",
+)
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 
+_FEW_ERRORS = 1000
+_BEGIN_OF_MANY = 256 * 1024  # characters of JSON that hold the first hundred errors
 _MAX_PART = 200  # characters of a member's name, which is the publisher's and may be of any length
 
 
@@ -50,7 +63,9 @@ def check_body(body: bytes) -> list[ErrorDetail]:
     if len(body) > MAX_BODY_BYTES:
         return [_error("too_large", f"an event must be at most {MAX_BODY_BYTES} bytes of JSON")]
     try:
-        raw = json.loads(body)  # NaN passes here, and is found below with its place
+        raw = json.loads(
+            body.decode()
+        )  # UTF-8 only; NaN passes here, and is found below with its place
     except (ValueError, RecursionError) as error:
         return [_error("json_invalid", f"the event is not JSON: {error}")]
     if not isinstance(raw, dict):
@@ -67,18 +82,29 @@ def error_details(
     """
     details: list[ErrorDetail] = []
     room = MAX_ERRORS_BYTES
-    errors = error.errors(include_url=False, include_context=False, include_input=False)
-    for item in errors[:most]:
+    for item in _first_errors(error, most):
         loc = tuple(_part(part) for part in (*prefix, *item["loc"]))
         detail = ErrorDetail(loc=loc, msg=item["msg"][:500], type=item["type"])
         room -= len(detail.model_dump_json().encode())
         if room < 0:
             break
         details.append(detail)
-    if len(details) < len(errors):
-        kept = f"{len(errors)} errors in all, {len(details)} of them kept"
+    count = error.error_count()
+    if len(details) < count:
+        kept = f"{count} errors in all, {len(details)} of them kept"
         details.append(_error("more_errors", kept))
     return details
+
+
+def _first_errors(error: ValidationError, most: int) -> list[dict[str, Any]]:
+    """The first errors; of very many only these become objects, for half a million would take a quarter of a gigabyte."""
+    if error.error_count() <= _FEW_ERRORS:
+        few = error.errors(include_url=False, include_context=False, include_input=False)
+        return [dict(item) for item in few[:most]]
+    text = error.json(include_url=False, include_context=False, include_input=False)
+    begin = text[:_BEGIN_OF_MANY].encode(errors="replace")
+    items: list[dict[str, Any]] = from_json(begin, allow_partial=True)
+    return [item for item in items[:most] if item.keys() >= {"loc", "msg", "type"}]
 
 
 def _part(part: str | int) -> str | int:
@@ -127,25 +153,44 @@ def _may_misfit(body: bytes) -> bool:
 
 
 def _fits(value: Any, depth: int) -> bool:
-    """Whether every number is in range and nothing is nested deeper than `depth` more levels."""
-    if isinstance(value, str | bool) or value is None:
+    """Whether every number and text is in range and nothing is nested deeper than `depth` more levels."""
+    if isinstance(value, str):
+        return _is_text(value)
+    if isinstance(value, bool) or value is None:
         return True
     if isinstance(value, int):
         return INT64_MIN <= value <= UINT64_MAX
     if isinstance(value, float):
         return math.isfinite(value)
-    members = value.values() if isinstance(value, dict) else value
+    members = value
+    if isinstance(value, dict):
+        members = value.values()
+        if not all(map(_is_text, value)):
+            return False
     return depth > 0 and all(_fits(member, depth - 1) for member in members)
+
+
+def _is_text(value: str) -> bool:
+    """Whether these characters can be written as UTF-8: half of a surrogate pair cannot."""
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _find_misfit(value: Any, loc: tuple[str | int, ...], depth: int) -> ErrorDetail:
     """The first thing that does not fit, with the way to it."""
+    if isinstance(value, str):
+        return _error("lone_surrogate", "a text must not hold half of a surrogate pair", *loc)
     if isinstance(value, int):
         return _error("int_64_bits", "an integer must fit in 64 bits", *loc)
     if isinstance(value, float):
         return _error("finite_number", "a number must be finite as an IEEE double", *loc)
     if depth == 0:
         return _error("too_deep", f"nesting must be at most {MAX_NESTING} deep", *loc[:8])
+    if isinstance(value, dict) and not all(map(_is_text, value)):
+        return _error("lone_surrogate", "a name must not hold half of a surrogate pair", *loc)
     members = value.items() if isinstance(value, dict) else enumerate(value)
     name, member = next(entry for entry in members if not _fits(entry[1], depth - 1))
     return _find_misfit(member, (*loc, name), depth - 1)

@@ -44,6 +44,7 @@ def sandbox() -> Iterator[Sandbox]:
     Without fsync: tests kill the server, never the machine, and a hundred databases are made and dropped.
     """
     quick = {"fsync": "off", "full_page_writes": "off", "max_connections": "300"}
+    os.environ["WORKER_ALLOW_UNSAFE_DATABASE"] = "true"  # workers refuse such a server otherwise
     with Sandbox(
         say=lambda text: print(text, file=sys.__stderr__), postgres_settings=quick
     ) as sandbox:

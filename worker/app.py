@@ -19,6 +19,7 @@ from worker.broker import topology
 from worker.broker.connection import BrokerConnection, check_internals, connect
 from worker.decode import Decoder
 from worker.errors import Misconfigured, Unavailable
+from worker.operations import safety
 from worker.patience import patiently
 from worker.pause import Pause
 from worker.pipeline import Decode, Pipeline
@@ -85,6 +86,8 @@ class App:
         check_internals()
         deadline = time.monotonic() + self.settings.start_timeout
         version = await patiently(self.settings.start_timeout, self._check_database)
+        left = max(0, deadline - time.monotonic())
+        await safety.refuse_unsafe(self.database, self.settings, left)
         left = max(0, deadline - time.monotonic())
         broker = await patiently(left, self._connect_and_check_topology)
         log.info("started", postgresql=version, broker=broker.server, families=sorted(self.names))

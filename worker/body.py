@@ -14,8 +14,11 @@ import orjson
 from contracts.limits import MAX_JSON_VALUES, MAX_NESTING
 from worker.content_encoding import Undecodable
 
-_STRINGS = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
-_EMPTY = re.compile(rb"\[\s*\]|\{\s*\}")
+# A string that is not closed reaches to the end: were it no match, the search would begin anew at each quote inside it.
+_STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+_STRINGS = re.compile(_STRING, re.DOTALL)
+_MANY_STRINGS = re.compile(rb'(?:[^"]*+' + _STRING + rb"){1,10000}+", re.DOTALL)
+_EMPTY = re.compile(rb"\[\s*+\]|\{\s*+\}")
 _ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
 _LONG_NUMBER = b"0" * 19  # the fewest digits of an integer that 64 bits may not hold
 _UINT64_MAX: Final = 2**64 - 1
@@ -54,9 +57,21 @@ def _check_value_count(text: bytes) -> None:
     """Refuse what would become too many objects in memory, before a parser sees it."""
     if len(text) <= MAX_JSON_VALUES or _most_values(text) <= MAX_JSON_VALUES:
         return
-    bare = _STRINGS.sub(b'""', text)
-    if _most_values(bare) - len(_EMPTY.findall(bare)) > MAX_JSON_VALUES:
+    bare = _without_strings(text)
+    if _most_values(bare) - sum(1 for _ in _EMPTY.finditer(bare)) > MAX_JSON_VALUES:
         raise Undecodable(f"the body holds more than {MAX_JSON_VALUES} JSON values")
+
+
+def _without_strings(text: bytes) -> bytes:
+    """The text with every string empty; a stretch at a time, since replacing millions at once takes half a gigabyte."""
+    parts = []
+    end = 0
+    while stretch := _MANY_STRINGS.match(
+        text, end
+    ):  # not a search: that would begin anew at every byte
+        parts.append(_STRINGS.sub(b'""', stretch[0]))
+        end = stretch.end()
+    return b"".join([*parts, text[end:]])
 
 
 def _most_values(text: bytes) -> int:
@@ -91,7 +106,7 @@ def _parse_exact(text: bytes) -> Any:
 def _nesting(text: bytes) -> int:
     """How deep brackets stand in one another outside strings."""
     depth = deepest = 0
-    for byte in _STRINGS.sub(b"", text).translate(None, delete=_NO_BRACKETS):
+    for byte in _without_strings(text).translate(None, delete=_NO_BRACKETS):
         depth += 1 if byte in b"[{" else -1
         deepest = max(deepest, depth)
     return deepest

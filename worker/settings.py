@@ -101,6 +101,14 @@ class Settings(BaseSettings):
     pause_window: int = Field(1000, ge=1, description="messages that this is judged by")
     pause_minimum: int = Field(200, ge=1, description="fewest messages that it is judged by")
     pause_sources: int = Field(3, ge=1, description="fewest sources that must be refused")
+    management_url: SecretStr | None = Field(
+        None,
+        description="RabbitMQ's management API, http://user:password@host:15672, for 'worker doctor' only: policies, alarms and limits",
+    )
+    allow_unsafe_database: bool = Field(
+        False,
+        description="run although PostgreSQL may lose commits in a crash (fsync, full_page_writes or synchronous_commit off): for trials only",
+    )
     crash_point: str = Field(
         "", description="for tests: the point at which the worker kills itself"
     )
@@ -119,6 +127,14 @@ class Settings(BaseSettings):
     @classmethod
     def _is_amqp(cls, value: SecretStr) -> SecretStr:
         addresses.addresses(value.get_secret_value())
+        return value
+
+    @field_validator("management_url", mode="after")
+    @classmethod
+    def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
+        url = urlsplit(value.get_secret_value()) if value is not None else None
+        if url is not None and (url.scheme not in ("http", "https") or not url.hostname):
+            raise ValueError("must begin with http:// or https:// and a host")
         return value
 
     @classmethod

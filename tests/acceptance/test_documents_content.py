@@ -94,7 +94,13 @@ def test_every_setting_is_explained_with_its_default():
     assert set(rows) == {f"`{environment_name(name)}`" for name in Settings.model_fields}
     for name, field in Settings.model_fields.items():
         _, default, meaning = rows[f"`{environment_name(name)}`"]
-        special = {"name": "host-pid", "families": "all", "crash_point": "none"}
+        special = {
+            "name": "host-pid",
+            "families": "all",
+            "crash_point": "none",
+            "management_url": "none",
+            "allow_unsafe_database": "false",
+        }
         expected = "required" if field.is_required() else special.get(name, str(field.default))
         assert default == expected, name
         assert meaning, name

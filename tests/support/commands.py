@@ -62,6 +62,8 @@ def _exit_code() -> int:
 
 
 def _is_setting(name: str) -> bool:
+    if name == "WORKER_ALLOW_UNSAFE_DATABASE":  # the tests' own server is (conftest)
+        return False
     return name in ("DATABASE_URL", "AMQP_URL") or name.startswith("WORKER_")
 
 

@@ -6,9 +6,17 @@ from datetime import UTC, datetime, timedelta
 import pytest
 
 from worker.broker.publisher import Answer
-from worker.operations import broker_checks, database_checks, server_checks, worker_checks
+from worker.operations import (
+    broker_checks,
+    database_checks,
+    management_checks,
+    replication_checks,
+    server_checks,
+    worker_checks,
+)
 from worker.operations.doctor import must_be_mended
 from worker.operations.findings import Level, mend, note, ok
+from worker.operations.replication_checks import Replication, Standby
 from worker.operations.server_checks import Server
 from worker.operations.services import whole_topology
 from worker.store.partitions import Month, Partition, PartitionStatus
@@ -24,6 +32,9 @@ WELL = Server(
     lz4=True,
     connections=3,
     max_connections=100,
+    role_connections=3,
+    role_limit=None,
+    isolation="read committed",
     skew=timedelta(0),
 )
 THIS_MONTH = Month(2026, 11)
@@ -46,6 +57,9 @@ def test_a_healthy_server_has_nothing_to_mend():
         ({"skew": timedelta(minutes=5)}, "clock", Level.MEND),
         ({"connections": 95}, "connections", Level.NOTE),
         ({"lz4": False}, "compression", Level.NOTE),
+        ({"role_limit": 10}, "connections", Level.NOTE),
+        ({"role_limit": 50}, "connections", Level.OK),
+        ({"isolation": "serializable"}, "isolation", Level.NOTE),
     ],
 )
 def test_what_differs_from_a_healthy_server_is_found(change, check, level):
@@ -211,3 +225,92 @@ def test_months_are_those_of_now():
     month = Month.of(datetime.now(UTC))
     status = PartitionStatus("logs", (partition(month),), (), 0)
     assert database_checks.judge_window([status], month).level is Level.OK
+
+
+NEAR = Standby("near", "streaming", "sync", 0)
+FAR = Standby("far", "streaming", "async", 2**40)
+HIDDEN = Standby("hidden", None, None, None)
+
+
+@pytest.mark.parametrize(
+    ("replication", "level", "told"),
+    [
+        (Replication("on", ""), Level.OK, "no standby"),
+        (Replication("on", "", (NEAR,)), Level.NOTE, "asynchronously"),
+        (Replication("on", "near", (NEAR,)), Level.OK, "wait for near"),
+        (Replication("on", "near", (FAR,)), Level.MEND, "none of them is connected"),
+        (Replication("local", "near", (NEAR,)), Level.NOTE, "synchronous_commit is local"),
+        (Replication("on", "near", (NEAR, HIDDEN)), Level.NOTE, "may not see"),
+    ],
+)
+def test_what_a_failover_would_keep(replication, level, told):
+    """Who follows, and what commits wait for."""
+    found = replication_checks.judge(replication)[0]
+    assert found.level is level
+    assert told in found.what
+
+
+def test_a_standby_that_is_far_behind_is_noted():
+    """Its readers see old rows."""
+    lag = replication_checks.judge(Replication("on", "", (NEAR, FAR)))[1]
+    assert (lag.level, lag.what) == (Level.NOTE, "far is 1048576 MiB behind")
+
+
+QUEUE = {
+    "name": "worker.a",
+    "arguments": {"x-delivery-limit": 1_000_000, "x-overflow": "reject-publish"},
+    "policy": "p",
+    "operator_policy": None,
+}
+
+
+@pytest.mark.parametrize(
+    ("definition", "found"),
+    [
+        (None, []),
+        ({"max-length": 10}, ["max-length"]),
+        ({"delivery-limit": 20}, ["delivery-limit"]),
+        ({"delivery-limit": 2_000_000, "overflow": "drop-head"}, []),
+        ({"queue-leader-locator": "balanced", "message-ttl": 1}, ["message-ttl"]),
+    ],
+)
+def test_policies_that_change_a_queue(definition, found):
+    """What the queue says of itself stands, unless a policy's number is smaller."""
+    queue = {**QUEUE, "effective_policy_definition": definition}
+    findings = management_checks.judge_policies([queue])
+    told = [one.what for one in findings if one.level is Level.MEND]
+    assert len(told) == len(found)
+    assert all(f"policy p sets {key} = " in text for key, text in zip(found, told, strict=True))
+
+
+def test_nodes_with_alarms_or_without_room():
+    """Each in a sentence with its node."""
+    well = {"name": "rabbit@a", "running": True, "fd_used": 10, "fd_total": 100}
+    assert [one.level for one in management_checks.judge_nodes([well])] == [Level.OK]
+    ill = {
+        **well,
+        "disk_free_alarm": True,
+        "mem_alarm": True,
+        "partitions": ["rabbit@b"],
+        "fd_used": 99,
+    }
+    mended, noted = management_checks.judge_nodes([well, ill])
+    assert mended.what.count("has a ") == 2
+    assert "network partition" in mended.what
+    assert noted.level is Level.NOTE
+
+
+def test_queues_without_replicas_matter_in_a_cluster_only():
+    """On one node there is nowhere to go."""
+    alone = {"name": "worker.a", "members": ["rabbit@a"]}
+    assert management_checks.judge_replicas([alone], 1) == []
+    assert management_checks.judge_replicas([alone], 3)[0].level is Level.NOTE
+
+
+def test_channels_and_limits():
+    """Few are few, none is no limit."""
+    assert broker_checks.judge_channels(0, 6).level is Level.OK
+    assert broker_checks.judge_channels(2047, 6).level is Level.OK
+    assert broker_checks.judge_channels(5, 6).level is Level.MEND
+    assert management_checks.judge_limits({}).level is Level.OK
+    assert management_checks.judge_limits({"max-connections": 3}).level is Level.NOTE

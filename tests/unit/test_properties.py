@@ -1,14 +1,18 @@
 """Property bytes of any kind become Properties or a fault, never an exception."""
 
+import json
 import struct
+from datetime import UTC, datetime
+from decimal import Decimal
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from pamqp import commands
+from pamqp import commands, decode, encode
 from support.hostile import HOSTILE
 
-from worker.broker.properties import parse, plain
+from worker.broker.field_table import FieldError, read_table
+from worker.broker.properties import parse
 
 texts = st.none() | st.text(max_size=40).filter(lambda text: len(text.encode()) < 256)
 
@@ -64,24 +68,68 @@ def test_what_a_client_sets_is_what_is_read(content_type, message_id, reply_to, 
     assert (properties.headers or None) == (headers or None)
 
 
+VALUES = {
+    "text": "ä",
+    "bytes": bytearray(b"text"),
+    "binary": bytearray(b"\xff"),
+    "time": datetime(2026, 1, 1, tzinfo=UTC),
+    "decimal": Decimal("-1.5"),
+    "true": True,
+    "none": None,
+    "int": 2**40,
+    "nan": float("nan"),
+    "table": {"list": ["x", 1, None, {"deep": [[]]}]},
+}
+
+
 def test_field_values_become_plain_json():
     """Bytes, times, decimals and numbers that JSON has not."""
-    from datetime import UTC, datetime
-    from decimal import Decimal
-
-    value = {
-        "bytes": b"text",
-        "binary": bytearray(b"\xff"),
-        "time": datetime(2026, 1, 1, tzinfo=UTC),
-        "decimal": Decimal("1.5"),
-        "nan": float("nan"),
-        "list": [b"x", 1, None],
-    }
-    assert plain(value) == {
+    table, end = read_table(encode.field_table(VALUES))
+    assert end == len(encode.field_table(VALUES))
+    assert table == {
+        "text": "ä",
         "bytes": "text",
         "binary": "ff",
         "time": "2026-01-01T00:00:00+00:00",
-        "decimal": "1.5",
+        "decimal": "-1.5",
+        "true": True,
+        "none": None,
+        "int": 2**40,
         "nan": "nan",
-        "list": ["x", 1, None],
+        "table": {"list": ["x", 1, None, {"deep": [[]]}]},
     }
+
+
+fields = st.recursive(
+    st.none()
+    | st.booleans()
+    | st.integers(-(2**63), 2**63 - 1)
+    | st.floats(allow_nan=False, allow_infinity=False, width=32)
+    | st.text(max_size=5)
+    | st.datetimes(datetime(1970, 1, 1), datetime(2100, 1, 1)).map(  # noqa: DTZ001 (aware in a moment)
+        lambda time: time.replace(microsecond=0, tzinfo=UTC)
+    ),
+    lambda inner: (
+        st.lists(inner, max_size=4) | st.dictionaries(st.text(max_size=5), inner, max_size=4)
+    ),
+    max_leaves=12,
+)
+
+
+@given(st.dictionaries(st.text(max_size=5), fields, max_size=5))
+def test_any_table_is_read_as_the_client_library_reads_it(table):
+    """Against its decoder, which is right wherever it ends in time."""
+    raw = encode.field_table(table)
+    size, expected = decode.field_table(raw)
+    assert read_table(raw) == (json.loads(json.dumps(expected, default=datetime.isoformat)), size)
+
+
+def test_a_table_that_is_cut_short_is_no_table():
+    """Wherever the cut falls; where the outer size was made to fit it, the inner ones are compared."""
+    whole = encode.field_table(VALUES)
+    for cut in range(1, len(whole)):
+        with pytest.raises(FieldError):
+            read_table(whole[:-cut])
+    inside = whole[: whole.index(b"deep") - 1]
+    with pytest.raises(FieldError):
+        read_table(struct.pack(">I", len(inside) - 4) + inside[4:])

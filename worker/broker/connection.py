@@ -111,6 +111,12 @@ class BrokerConnection:
         return tuned
 
     @property
+    def channel_max(self) -> int:
+        """The most channels on this connection; 0 where there is no limit."""
+        tuned: int = self._aiormq.connection_tune.channel_max
+        return tuned
+
+    @property
     def server(self) -> str:
         """Product and version of the broker."""
         properties: dict[str, Any] = dict(self._aiormq.server_properties)

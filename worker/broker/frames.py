@@ -4,13 +4,18 @@ Owns the reading of AMQP frames for those channels; every other frame goes to ai
 faster than a callback a message, and it is the only place where a property that AMQP allows but the client library
 cannot decode can be caught, instead of killing the connection.
 Promises: frames may be split and joined anywhere; the socket is always read; a body that no longer fits the sink's
-budget is dropped as it arrives (never held) and handed on as `dropped`, to be put back into its queue.
+budget is dropped as it arrives (never held) and handed on as `dropped`, to be put back into its queue; bytes that are
+no AMQP end the connection, and never raise.
 Frame layout: AMQP 0-9-1 specification, section 4.2.
 """
 
 import asyncio
 from struct import Struct
 from typing import Protocol
+
+import structlog
+
+log = structlog.get_logger()
 
 _FRAME_HEAD = Struct(">BHI")  # type, channel, payload size
 _OVERHEAD = 8  # the head (7 bytes) and the end mark
@@ -23,6 +28,7 @@ _CANCEL = b"\x00\x3c\x00\x1e"
 _CHANNEL_CLOSE = b"\x00\x14\x00\x28"
 _METHOD, _HEADER, _BODY = 1, 2, 3
 _END = 0xCE
+_LARGEST_FRAME = 16 * 1024 * 1024  # bytes; brokers agree on 128 KiB unless somebody raised that
 _HEARTBEAT = b"\x08\x00\x00\x00\x00\x00\x00\xce"
 _TAG = Struct(">QB")
 _HEARTBEAT_EVERY = 1.0  # seconds; aiormq's own limit is three times its heartbeat setting
@@ -56,6 +62,10 @@ class Sink(Protocol):
         """All that arrived with one read has been handed over."""
 
 
+class Garbled(Exception):
+    """What arrived cannot come from a broker that keeps to AMQP."""
+
+
 class _Content:
     """A delivery or return whose header and body are still arriving."""
 
@@ -80,6 +90,13 @@ class Tap(asyncio.StreamReaderProtocol):
         self._contents: dict[int, _Content] = {}
         self._rest = b""
         self._last_heartbeat = loop.time()
+        self._wire: asyncio.BaseTransport | None = None
+        self._garbled = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """Remember the transport, to end it where what arrives is no AMQP."""
+        self._wire = transport
+        super().connection_made(transport)
 
     def attach(self, channel: int, sink: Sink) -> None:
         """Hand the frames of this channel to the sink, from the next frame on."""
@@ -92,16 +109,31 @@ class Tap(asyncio.StreamReaderProtocol):
 
     def data_received(self, data: bytes) -> None:
         """Sort the frames in what was read: ours to the sinks, the others to aiormq."""
+        if self._garbled:
+            return
         if self._rest:
             data = self._rest + data
             self._rest = b""
-        passed, touched = self._sort(data)
+        try:
+            passed, touched = self._sort(data)
+        except Exception as error:  # noqa: BLE001 (foreign bytes: the connection ends, and begins anew)
+            self._give_up(error)
+            return
         if passed:
             super().data_received(passed)
         if touched:
             self._keep_alive()
             for sink in touched.values():
                 sink.flush()
+
+    def _give_up(self, error: Exception) -> None:
+        log.error(
+            "the stream from RabbitMQ cannot be read", error=f"{type(error).__name__}: {error}"
+        )
+        self._garbled = True
+        self._contents.clear()
+        if isinstance(self._wire, asyncio.WriteTransport):
+            self._wire.abort()
 
     def _sort(self, data: bytes) -> tuple[bytes, dict[int, Sink]]:
         """Hand over every whole frame of ours; returns the other frames and the sinks that got something."""
@@ -113,6 +145,8 @@ class Tap(asyncio.StreamReaderProtocol):
         pass_from = 0
         while size - at >= _OVERHEAD:
             kind, channel, length = _FRAME_HEAD.unpack_from(data, at)
+            if length > _LARGEST_FRAME:
+                raise Garbled(f"a frame of {length} bytes")
             end = at + _OVERHEAD + length
             if end > size:
                 break
@@ -142,6 +176,8 @@ class Tap(asyncio.StreamReaderProtocol):
             content.keep = content.returned or sink.fits(content.missing)
         elif kind == _BODY:
             content.missing -= len(payload)
+            if content.missing < 0:
+                raise Garbled("a body that is longer than its header says")
             if content.keep and not content.returned:
                 content.body.append(payload)
         if content.missing == 0:

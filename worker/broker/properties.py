@@ -4,15 +4,12 @@ Every property that is present is decoded, needed or not: a value that AMQP allo
 as a fault of one message, and never kill the connection. Layout: AMQP 0-9-1 specification, sections 2.3.5 and 4.2.6.
 """
 
-from datetime import UTC, datetime
-from decimal import Decimal
 from struct import Struct
 from typing import Any
 
-from pamqp import decode as amqp_decode
 from pamqp import encode as amqp_encode
 
-from contracts.limits import MAX_NESTING
+from worker.broker.field_table import FieldError, read_table
 from worker.message import Properties
 
 _PERSISTENT = b"\x02"
@@ -40,7 +37,7 @@ _FIELDS = {
 }
 _SMALL_TABLE = 64
 _MOST_REMEMBERED = 1024  # a bound, so that hostile flags and tables cannot fill memory
-_TABLES: dict[bytes, tuple[dict[str, Any], int]] = {}
+_TABLES: dict[bytes, dict[str, Any]] = {}
 _PLANS: dict[int, list[tuple[int, str]]] = {}
 
 
@@ -74,8 +71,7 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
                 properties.timestamp = _timestamp(header[at : at + 8])
                 at += 8
             else:
-                properties.headers, size = _headers(header, at)
-                at += size
+                properties.headers, at = _headers(header, at)
         if at != len(header):
             raise ValueError("the properties do not end where the header does")  # noqa: TRY301 (as above)
     except Exception as error:  # noqa: BLE001 (foreign bytes: whatever the decoder raises is a fault of this message)
@@ -120,20 +116,19 @@ def short_string(text: str) -> bytes:
 
 
 def _headers(header: bytes, at: int) -> tuple[dict[str, Any], int]:
-    """The header table that begins here, and how many bytes it takes.
+    """The header table that begins here, and where it ends. Raises FieldError.
 
-    Small tables are remembered, and shared by all who carry them: most messages have the same one (RabbitMQ 3.10 adds x-delivery-count to each).
+    Small tables are remembered, and shared by all who carry them: most messages have the same one (RabbitMQ 3.10 adds
+    x-delivery-count to each).
     """
     end = at + 4 + int.from_bytes(header[at : at + 4])
     raw = header[at:end]
-    known = _TABLES.get(raw)
-    if known is None:
-        size, table = amqp_decode.field_table(header[at:])
-        known = plain(table), size
-        whole = size == len(raw)
-        if whole and size <= _SMALL_TABLE and len(_TABLES) < _MOST_REMEMBERED:
-            _TABLES[raw] = known
-    return known
+    table = _TABLES.get(raw)
+    if table is None:
+        table, end = read_table(header, at)
+        if len(raw) <= _SMALL_TABLE and len(_TABLES) < _MOST_REMEMBERED:
+            _TABLES[raw] = table
+    return table, end
 
 
 def _plan(flags: int) -> list[tuple[int, str]]:
@@ -157,38 +152,7 @@ def _explain(error: Exception) -> str:
     match error:
         case UnicodeDecodeError():
             return "not UTF-8"
-        case RecursionError():
-            return "nested too deeply"
+        case FieldError():
+            return str(error)
         case _:
             return f"{error} ({type(error).__name__})"[:200]
-
-
-def plain(value: Any, depth: int = 0) -> Any:
-    """An AMQP field value as plain JSON: bytes as text or hexadecimal, times as RFC 3339, decimals as text.
-
-    Raises RecursionError for what is nested more than JSON may be.
-    """
-    if depth > MAX_NESTING:
-        raise RecursionError
-    match value:
-        case dict():
-            return {str(key): plain(item, depth + 1) for key, item in value.items()}
-        case list():
-            return [plain(item, depth + 1) for item in value]
-        case bytes() | bytearray():
-            return _text(bytes(value))
-        case datetime():
-            return value.astimezone(UTC).isoformat()
-        case Decimal():
-            return str(value)
-        case float() if value != value or value in (float("inf"), float("-inf")):  # noqa: PLR0124 (NaN)
-            return str(value)
-        case _:
-            return value
-
-
-def _text(value: bytes) -> str:
-    try:
-        return value.decode()
-    except UnicodeDecodeError:
-        return value.hex()

@@ -109,6 +109,10 @@ def _default(name: str) -> str:
         return "(required)"
     if field.default_factory is not None:
         return "host-pid"
+    if field.default is None:
+        return "none"
+    if isinstance(field.default, bool):
+        return str(field.default).lower()
     if isinstance(field.default, int) and field.default >= 1024 * 1024:
         return f"{field.default} ({field.default // 1024**2} MiB)"
     return str(field.default)

@@ -20,6 +20,8 @@ _APPLY = "Run 'worker topology apply'."
 async def examine(connection: BrokerConnection) -> list[Finding]:
     """Every finding about the broker, which is reachable."""
     findings = [judge_version(connection.server), judge_heartbeat(connection.heartbeat)]
+    needed = len(families.families()) + 3  # the special queues', and one to ask with
+    findings.append(judge_channels(connection.channel_max, needed))
     wanted = whole_topology()
     findings += judge_topology(wanted, await topology.check(connection, wanted))
     for name in (*families.families(), topology.UNROUTED_FAMILY):
@@ -54,6 +56,17 @@ def judge_heartbeat(seconds: int) -> Finding:
             "Let the broker's setting 'heartbeat' be 10 to 60 seconds.",
         )
     return ok("heartbeat", f"every {seconds} s")
+
+
+def judge_channels(most: int, needed: int) -> Finding:
+    """Whether a connection has room for a channel a family."""
+    if 0 < most < needed:
+        return mend(
+            "channels",
+            f"a connection may have {most} channels, and a worker of all families needs {needed}",
+            f"Set channel_max in rabbitmq.conf to {needed} or more.",
+        )
+    return ok("channels", f"at most {most} on a connection" if most else "not limited")
 
 
 def judge_topology(wanted: Topology, problems: list[str]) -> list[Finding]:

@@ -6,7 +6,7 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from worker import families
-from worker.operations import server_checks
+from worker.operations import replication_checks, server_checks
 from worker.operations.findings import Finding, mend, note, ok
 from worker.operations.overview import outbox_state, unresolved_letters
 from worker.settings import Settings
@@ -30,6 +30,7 @@ async def examine(database: Database, settings: Settings) -> list[Finding]:
     """Every finding about the database, which is reachable. Raises as `Database.connection` does."""
     async with database.connection() as connection:
         findings = await server_checks.examine(connection)
+        findings += await replication_checks.examine(connection)
         applied = await applied_versions(connection)
         findings.append(judge_migrations(families.required_revisions(), applied))
         if families.required_revisions() - applied:

@@ -4,7 +4,7 @@ Looks only: nothing is changed. A check that cannot be made is itself a finding.
 """
 
 from worker.errors import Misconfigured, WorkerError
-from worker.operations import broker_checks, database_checks, worker_checks
+from worker.operations import broker_checks, database_checks, management_checks, worker_checks
 from worker.operations.findings import Finding, Level, mend, ok
 from worker.operations.services import open_broker, open_database
 from worker.settings import Settings
@@ -43,7 +43,8 @@ async def _database(settings: Settings) -> list[Finding]:
 async def _broker(settings: Settings) -> list[Finding]:
     try:
         async with open_broker(settings) as connection:
-            return await broker_checks.examine(connection)
+            findings = await broker_checks.examine(connection)
+        return findings + await management_checks.examine(settings)
     except WorkerError as error:
         remedy = "Check AMQP_URL (host, port, user, password, virtual host) and that RabbitMQ runs and lets this machine in."
         return [mend("broker", str(error), remedy)]

@@ -33,6 +33,9 @@ class Server:
     lz4: bool
     connections: int
     max_connections: int
+    role_connections: int
+    role_limit: int | None
+    isolation: str
     skew: timedelta
 
 
@@ -53,6 +56,10 @@ async def read_server(connection: AsyncConnection) -> Server:
                 " current_setting('synchronous_commit') AS synchronous_commit, current_setting('fsync') AS fsync,"
                 " current_setting('full_page_writes') AS full_page_writes,"
                 " current_setting('max_connections')::int AS max_connections,"
+                " (SELECT count(*) FROM pg_stat_activity WHERE usename = current_user)::int AS role_connections,"
+                " LEAST((SELECT nullif(rolconnlimit, -1) FROM pg_roles WHERE rolname = current_user),"
+                " (SELECT nullif(datconnlimit, -1) FROM pg_database WHERE datname = current_database())) AS role_limit,"
+                " current_setting('default_transaction_isolation') AS isolation,"
                 " (SELECT sum(numbackends) FROM pg_stat_database)::int AS connections,"
                 " (SELECT 'lz4' = ANY (enumvals) FROM pg_settings WHERE name = 'default_toast_compression') AS lz4"
             )
@@ -86,6 +93,14 @@ def judge_server(server: Server) -> list[Finding]:
             )
         )
     findings += [_durability(server), _clock(server.skew), _connections(server)]
+    if server.isolation != "read committed":
+        findings.append(
+            note(
+                "isolation",
+                f"default_transaction_isolation is {server.isolation} for this role: transactions fail and are tried again more often",
+                "Set it to 'read committed', for which the worker is made; look in ALTER ROLE and ALTER DATABASE.",
+            )
+        )
     if not server.lz4:
         findings.append(
             note(
@@ -107,7 +122,8 @@ def _durability(server: Server) -> Finding:
         return mend(
             "durability",
             f"{', '.join(wrong)}: a message confirmed as persisted can be lost in a crash",
-            "Set it to on in postgresql.conf, and look for it in ALTER ROLE or ALTER DATABASE.",
+            "Set it to on in postgresql.conf, and look for it in ALTER ROLE or ALTER DATABASE; "
+            "for trials WORKER_ALLOW_UNSAFE_DATABASE=true lets a worker run all the same.",
         )
     return ok("durability", f"fsync on, synchronous_commit {server.synchronous_commit}")
 
@@ -123,11 +139,14 @@ def _clock(skew: timedelta) -> Finding:
 def _connections(server: Server) -> Finding:
     free = server.max_connections - server.connections
     text = f"{server.connections} of {server.max_connections} connections are in use"
+    if server.role_limit is not None:
+        free = min(free, server.role_limit - server.role_connections)
+        text += f"; role {server.role} or its database may have {server.role_limit}"
     if free < _CONNECTIONS_OF_A_WORKER:
         return note(
             "connections",
             text,
-            f"A worker process opens up to {_CONNECTIONS_OF_A_WORKER}: raise max_connections or run fewer processes.",
+            f"A worker process opens up to {_CONNECTIONS_OF_A_WORKER}: raise max_connections (or the CONNECTION LIMIT of the role or database), or run fewer processes.",
         )
     return ok("connections", text)
 
