@@ -110,6 +110,7 @@ class Pipeline:
             self._confirmer.submit(committed.entry)
             self._batcher.succeeded(batch)
             self._take_note(subscription, committed)
+            await self._forget_ended()
         finally:
             self._slots.release()
 
@@ -150,9 +151,7 @@ class Pipeline:
         """Handle one message that may have killed a worker, with its attempt on record; give up on the fourth."""
         suspect = batch[0]
         telemetry.suspects.labels(self.family).inc()
-        attempts = await self._patiently(
-            subscription, lambda: suspects.begin(self._database, suspect, self._ended)
-        )
+        attempts = await self._patiently(subscription, lambda: self._begin_attempt(suspect))
         if attempts is None:
             return None
         self._ended.clear()
@@ -172,6 +171,24 @@ class Pipeline:
             # Both services are away: an attempt that ended so must never count against the message.
             self._ended.append(suspects.digest(suspect))
         return committed
+
+    async def _begin_attempt(self, suspect: Delivery) -> int:
+        """Put an attempt on record; one that may be there already, the answer being lost, does not count."""
+        try:
+            return await suspects.begin(self._database, suspect, self._ended)
+        except Unavailable as error:
+            if error.ambiguous:
+                self._ended.append(suspects.digest(suspect))
+            raise
+
+    async def _forget_ended(self) -> None:
+        """The database has just answered: record the ends that it was away for."""
+        ended, self._ended = self._ended, []
+        try:
+            if ended:
+                await suspects.forget(self._database, ended)
+        except Unavailable:
+            self._ended += ended
 
     async def _persist(
         self, subscription: Subscription, batch: list[Delivery], decoded: Sequence[Decoded]

@@ -22,7 +22,7 @@ async def everything_is_accounted_for(ledger: Ledger, settings: Settings) -> Non
     found = await rows(settings.database, _DIGESTS)
     stored = {row["id"]: row["digest"] for row in found}
     assert stored == {str(event.id): _digest(event) for event in ledger.published}, "altered"
-    assert await rows(settings.database, "SELECT digest FROM suspects") == []
+    assert await rows(settings.database, "SELECT digest FROM suspects WHERE attempts > 0") == []
     await queues_are_empty(settings.broker)
 
 

@@ -34,6 +34,12 @@ def digest(delivery: Delivery) -> bytes:
     return state.digest()
 
 
+async def forget(database: Database, ended: Sequence[bytes]) -> None:
+    """Forget attempts whose end could not be recorded when it came, by the digests of their messages."""
+    async with database.transaction() as connection:
+        await connection.execute("DELETE FROM suspects WHERE digest = ANY($1)", list(ended))
+
+
 async def begin(database: Database, delivery: Delivery, ended: Sequence[bytes] = ()) -> int:
     """Record that an attempt begins; returns how many have begun without an end, this one counted.
 
