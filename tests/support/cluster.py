@@ -40,13 +40,12 @@ class Cluster:
         return node.administration.evaluate(expressions)
 
     def queues(self, virtual_host: str) -> dict[str, dict[str, Any]]:
-        """Leader, members, members that are online, and consumers of each quorum queue; nothing while that cannot be told."""
-        fields = "leader, members, online, consumers"
+        """Leader, members, and members that are online of each quorum queue; nothing while that cannot be told."""
         text = self.evaluate(
             "binary_to_list(rabbit_json:encode("
             "[begin {resource, _, queue, Name} = proplists:get_value(name, Queue), "
             "#{queue => Name, facts => maps:from_list(proplists:delete(name, Queue))} end "
-            f'|| Queue <- rabbit_amqqueue:info_all(<<"{virtual_host}">>, [name, {fields}])])).'
+            f'|| Queue <- rabbit_amqqueue:info_all(<<"{virtual_host}">>, [name, leader, members, online])])).'
         )
         found = json.loads(text.strip('"')) if text else []  # erl_call prints an Erlang string
         return {one["queue"]: one["facts"] for one in found if one["facts"]["members"]}
