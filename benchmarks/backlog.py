@@ -14,8 +14,9 @@ from benchmarks.load import Body
 from contracts.confirmation import EXCHANGE
 from contracts.envelope import CONTENT_TYPE, CONTENT_TYPE_BATCH
 from worker.broker import topology
+from worker.broker.budget import ByteBudget
 from worker.broker.connection import BrokerConnection, connect
-from worker.broker.consumer import ByteBudget, Subscription
+from worker.broker.consumer import Subscription
 from worker.broker.publisher import Answer, ConfirmedPublisher
 from worker.families import families
 

@@ -23,8 +23,9 @@ from benchmarks.services import Place, Services
 from contracts.confirmation import EXCHANGE
 from contracts.envelope import CONTENT_TYPE
 from worker.broker import topology
+from worker.broker.budget import ByteBudget
 from worker.broker.connection import BrokerConnection, connect
-from worker.broker.consumer import ByteBudget, Subscription
+from worker.broker.consumer import Subscription
 from worker.broker.publisher import ConfirmedPublisher
 
 _WARM = 200

@@ -13,8 +13,9 @@ import structlog
 
 from worker import telemetry
 from worker.broker import topology
+from worker.broker.budget import ByteBudget
 from worker.broker.connection import BrokerConnection, connect
-from worker.broker.consumer import ByteBudget, Subscription
+from worker.broker.consumer import Subscription
 from worker.errors import Misconfigured, Unavailable
 from worker.pipeline import Pipeline
 from worker.settings import Settings

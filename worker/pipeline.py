@@ -110,7 +110,7 @@ class Pipeline:
             self._confirmer.submit(committed.entry)
             self._batcher.succeeded(batch)
             self._take_note(subscription, committed)
-            await self._forget_ended()
+            await self._record_late_ends()
         finally:
             self._slots.release()
 
@@ -181,12 +181,12 @@ class Pipeline:
                 self._ended.append(suspects.digest(suspect))
             raise
 
-    async def _forget_ended(self) -> None:
+    async def _record_late_ends(self) -> None:
         """The database has just answered: record the ends that it was away for."""
         ended, self._ended = self._ended, []
         try:
             if ended:
-                await suspects.forget(self._database, ended)
+                await suspects.end_late(self._database, ended)
         except Unavailable:
             self._ended += ended
 

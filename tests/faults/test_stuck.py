@@ -8,7 +8,7 @@ from support.events import logged
 from support.tables import count
 from support.workers import running_worker
 
-from worker.broker import consumer
+from worker.broker import budget
 
 
 async def test_a_queue_that_is_deleted_and_made_anew_is_consumed_again(settings):
@@ -40,13 +40,13 @@ async def test_an_alarm_that_blocks_publishing_does_not_block_draining(settings,
 async def test_bodies_past_the_budget_are_put_back_and_all_land(settings, monkeypatch):
     """Sixty bodies of 400 kB with a budget of 2 MiB: what is held stays within it, and nothing is lost."""
     held = []
-    fits = consumer.ByteBudget.fits
+    fits = budget.ByteBudget.fits
 
     def watch(budget, size: int) -> bool:
         held.append(budget.held)
         return fits(budget, size)
 
-    monkeypatch.setattr(consumer.ByteBudget, "fits", watch)
+    monkeypatch.setattr(budget.ByteBudget, "fits", watch)
     small = settings.model_copy(update={"memory_budget": 2 * 1024 * 1024})
     async with client(settings.broker) as agent:
         await agent.publish(*(logged(output_full="x" * 400_000) for _ in range(60)))

@@ -10,7 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.broker import frames
-from worker.broker.consumer import ByteBudget, Subscription
+from worker.broker.budget import ByteBudget
+from worker.broker.consumer import Subscription
 from worker.broker.publisher import Answer, ConfirmedPublisher
 
 
@@ -52,7 +53,7 @@ def test_exactly_what_is_done_is_acknowledged(count, batches):
     async def settle() -> None:
         wire = Wire()
         subscription = Subscription(wire, channel(), {}, ByteBudget(10**6), 2000)
-        subscription._families[b"c"] = "execution-log"
+        subscription._reader.know("c", "execution-log")
         for tag in range(1, count + 1):
             method = b"\x00\x3c\x00\x3c\x01c" + struct.pack(">QB", tag, 0) + b"\x01e\x01k"
             subscription.delivered(method, struct.pack(">HHQH", 60, 0, 1, 0), b"x")

@@ -13,28 +13,14 @@ from contextlib import suppress
 from aiormq.abc import AbstractChannel
 
 from worker.broker import frames
+from worker.broker.budget import ByteBudget, Prefetch
 from worker.broker.connection import BROKER_ERRORS, BrokerConnection
-from worker.broker.properties import parse
+from worker.broker.delivery_reader import DeliveryReader
 from worker.errors import Unavailable
 from worker.message import Delivery
 
-_FIRST_PREFETCH = 64
-_RECENT = 1000
-_MOST_ADDRESSES = 1000
 _ANSWER_SECONDS = 5
 """How long a broker may take to answer when a channel is closed; then the connection's end does it."""
-
-
-class ByteBudget:
-    """The bytes of bodies that a process may hold, shared by its families."""
-
-    def __init__(self, total: int) -> None:
-        self.total = total
-        self.held = 0
-
-    def fits(self, size: int) -> bool:
-        """Whether this many more bytes stay within the budget."""
-        return self.held + size <= self.total
 
 
 class Subscription:
@@ -55,18 +41,14 @@ class Subscription:
         self._channel = channel
         self._queues = queues
         self._budget = budget
-        self._max_prefetch = max_prefetch
-        self._prefetch = 0
-        self._families: dict[bytes, str] = {}
-        self._addresses: dict[bytes, tuple[str, str, str | None]] = {}
+        self._prefetch = Prefetch(budget, max_prefetch)
+        self._reader = DeliveryReader()
         self._active: list[str] = []
         self._generation = itertools.count()
         self._waiting: deque[Delivery] = deque()
         self._arrived = asyncio.Event()
         self._unsettled: dict[int, int] = {}
         self._dropped: list[int] = []
-        self._largest = 0
-        self._since_largest = 0
         self._resizing: asyncio.Task[None] | None = None
         self._channel_closed = False
         self.ended = asyncio.Event()
@@ -86,7 +68,7 @@ class Subscription:
         channel = await connection.channel()
         subscription = cls(connection, channel, queues, budget, max_prefetch)
         connection.attach(channel, subscription)
-        await subscription._consume(min(_FIRST_PREFETCH, max_prefetch))
+        await subscription._consume()
         return subscription
 
     # --- what arrives (called by the tap) ---
@@ -95,48 +77,22 @@ class Subscription:
         """A body is held if the budget allows it, or if this family holds nothing: one message can always move."""
         if self.ended.is_set():
             return False
-        self._observe(size)
+        self._follow(size)
         return self._budget.fits(size) or not self._unsettled
 
     def delivered(self, method: bytes, header: bytes, body: bytes | None) -> None:
         """Take a delivery into hand, or remember that its body was dropped."""
         if self.ended.is_set():
             return  # closing the channel puts it back
-        tag_at = 5 + method[4]
-        tag = int.from_bytes(method[tag_at : tag_at + 8])
         if body is None:
+            tag = self._reader.tag(method)
             self._dropped.append(tag)
             self._unsettled[tag] = 0
             return
-        exchange, routing_key, address_fault = self._address(method[tag_at + 9 :])
-        properties, fault = parse(header)
-        self._unsettled[tag] = len(body)
+        delivery = self._reader.read(method, header, body)
+        self._unsettled[delivery.tag] = len(body)
         self._budget.held += len(body)
-        self._waiting.append(
-            Delivery(
-                family=self._families[method[5:tag_at]],
-                tag=tag,
-                redelivered=bool(method[tag_at + 8] & 1),
-                exchange=exchange,
-                routing_key=routing_key,
-                body=body,
-                properties=properties,
-                properties_raw=header,
-                fault=fault or address_fault,
-            )
-        )
-
-    def _address(self, raw: bytes) -> tuple[str, str, str | None]:
-        """Exchange and routing key, and what is wrong with them; remembered, since few differ."""
-        known = self._addresses.get(raw)
-        if known is None:
-            end = 1 + raw[0]
-            exchange, exchange_fault = _name(raw[1:end])
-            routing_key, key_fault = _name(raw[end + 1 :])
-            known = exchange, routing_key, exchange_fault or key_fault
-            if len(self._addresses) < _MOST_ADDRESSES:
-                self._addresses[raw] = known
-        return known
+        self._waiting.append(delivery)
 
     def returned(self, method: bytes, header: bytes) -> None:
         """Nothing is published on this channel."""
@@ -274,37 +230,32 @@ class Subscription:
 
     # --- prefetch ---
 
-    def _observe(self, size: int) -> None:
-        """Follow the largest recent body; every doubling or halving of what fits asks for another prefetch."""
-        self._since_largest += 1
-        if size >= self._largest or self._since_largest > _RECENT:
-            self._largest, self._since_largest = size, 0
-        fitting = max(1, self._budget.total // max(1, self._largest))
-        wanted = max(1, min(self._max_prefetch, 1 << (fitting.bit_length() - 1)))
-        changes = wanted < self._prefetch or wanted >= 2 * self._prefetch
-        if changes and self._resizing is None and not self.ended_or_stopping.is_set():
-            self._resizing = asyncio.get_running_loop().create_task(self._resize(wanted))
+    def _follow(self, size: int) -> None:
+        """Consume with another prefetch where bodies of this size ask for it."""
+        wanted = self._prefetch.observe(size)
+        if wanted and self._resizing is None and not self.ended_or_stopping.is_set():
+            self._prefetch.count = wanted
+            self._resizing = asyncio.get_running_loop().create_task(self._resize())
 
-    async def _resize(self, prefetch: int) -> None:
-        """Begin consumers with another prefetch, then end the old ones: it cannot be changed while consuming."""
+    async def _resize(self) -> None:
+        """Begin consumers with the new prefetch, then end the old ones: it cannot be changed while consuming."""
         old = self._active
         try:
-            await self._consume(prefetch)
+            await self._consume()
             await self._cancel(old)
         except (Unavailable, *BROKER_ERRORS):
             self._end()
         finally:
             self._resizing = None
 
-    async def _consume(self, prefetch: int) -> None:
-        self._prefetch = prefetch
+    async def _consume(self) -> None:
         generation = next(self._generation)
         try:
-            await self._channel.basic_qos(prefetch_count=prefetch)
+            await self._channel.basic_qos(prefetch_count=self._prefetch.count)
             self._active = []
             for queue, family in self._queues.items():
                 consumer_tag = f"{queue}.{generation}"
-                self._families[consumer_tag.encode()] = family
+                self._reader.know(consumer_tag, family)
                 await self._channel.basic_consume(queue, _untapped, consumer_tag=consumer_tag)
                 self._active.append(consumer_tag)
         except BROKER_ERRORS as error:
@@ -318,11 +269,3 @@ class Subscription:
 async def _untapped(message: object) -> None:
     """A delivery that reached aiormq although its channel is tapped: never, or the tap is broken."""
     raise RuntimeError(f"a delivery went past the tap: {type(message).__name__}")
-
-
-def _name(raw: bytes) -> tuple[str, str | None]:
-    """An exchange name or routing key as text, and what is wrong with it where something is."""
-    try:
-        return raw.decode(), None
-    except UnicodeDecodeError:
-        return raw.decode(errors="replace"), "exchange or routing key: not UTF-8"

@@ -12,8 +12,9 @@ from contracts import registry
 from worker import families
 from worker.batch import Batcher
 from worker.broker import topology
+from worker.broker.budget import ByteBudget
 from worker.broker.connection import BrokerConnection
-from worker.broker.consumer import ByteBudget, Subscription
+from worker.broker.consumer import Subscription
 from worker.errors import Misconfigured, Unavailable
 from worker.message import Delivery, Rejected
 from worker.settings import Settings

@@ -34,10 +34,10 @@ def digest(delivery: Delivery) -> bytes:
     return state.digest()
 
 
-async def forget(database: Database, ended: Sequence[bytes]) -> None:
-    """Forget attempts whose end could not be recorded when it came, by the digests of their messages."""
+async def end_late(database: Database, ended: Sequence[bytes]) -> None:
+    """Record ends that could not be recorded when they came, by the digests of their messages."""
     async with database.transaction() as connection:
-        await connection.execute("DELETE FROM suspects WHERE digest = ANY($1)", list(ended))
+        await connection.execute(_END, list(ended))
 
 
 async def begin(database: Database, delivery: Delivery, ended: Sequence[bytes] = ()) -> int:
