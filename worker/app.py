@@ -204,7 +204,7 @@ def _pipelines(app: App) -> dict[str, Pipeline]:
     """One pipeline a chosen family, sharing writer and solitude."""
     settings = app.settings
     writer = Writer(families.plan())
-    solitude = Solitude()
+    solitude = Solitude(2 * settings.batch_bytes)
     return {
         name: Pipeline(
             name,

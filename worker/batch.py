@@ -69,25 +69,39 @@ class Batcher:
 
 
 class Solitude:
-    """Lets batches of all families of a process run side by side, or one suspect with nothing beside it."""
+    """Lets batches of all families of a process run side by side, or one suspect with nothing beside it.
 
-    def __init__(self) -> None:
+    `most_bytes` bounds the bodies that run side by side: decoded, one takes several times its size.
+    """
+
+    def __init__(self, most_bytes: int) -> None:
         self._condition = asyncio.Condition()
+        self._most_bytes = most_bytes
         self._running = 0
+        self._bytes = 0
         self._alone_wanted = 0
         self._alone = False
 
     @asynccontextmanager
-    async def shared(self) -> AsyncIterator[None]:
-        """Run beside others, once no suspect runs or waits."""
+    async def shared(self, batch: list[Delivery]) -> AsyncIterator[None]:
+        """Run beside others, once no suspect runs or waits and the others leave room for these bodies."""
+        # One that is larger than half must not wait until nothing runs: small ones would always be before it.
+        size = min(sum(len(delivery.body) for delivery in batch), self._most_bytes // 2)
+
+        def may_run() -> bool:
+            room = self._bytes + size <= self._most_bytes
+            return room and not self._alone and not self._alone_wanted
+
         async with self._condition:
-            await self._condition.wait_for(lambda: not self._alone and not self._alone_wanted)
+            await self._condition.wait_for(may_run)
             self._running += 1
+            self._bytes += size
         try:
             yield
         finally:
             async with self._condition:
                 self._running -= 1
+                self._bytes -= size
                 self._condition.notify_all()
 
     @asynccontextmanager

@@ -100,7 +100,7 @@ class Pipeline:
                 async with self._solitude.alone():
                     committed = await self._handle_alone(subscription, batch)
             else:
-                async with self._solitude.shared():
+                async with self._solitude.shared(batch):
                     committed = await self._handle(subscription, batch)
             if committed is None:
                 subscription.release(batch)

@@ -49,7 +49,7 @@ class Settings(BaseSettings):
     transactions: int = Field(2, ge=1, le=16, description="transactions in flight per family")
     prefetch: int = Field(2000, ge=1, le=65535, description="most deliveries in hand per family")
     memory_budget: int = Field(
-        64 * _MIB, ge=1024, description="most bytes of bodies in hand per process"
+        48 * _MIB, ge=1024, description="most bytes of bodies in hand per process"
     )
     max_body_bytes: int = Field(
         8 * _MIB, ge=1024, description="largest body after decompression; a larger one is rejected"

@@ -19,21 +19,25 @@ QUEUE = "worker.execution-log"
 @pytest.mark.torture
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize(
-    ("waiting", "size", "enough"),
-    [(50_000, 256 * 1024, 5_000), (1_000, 8 * MIB - 4096, 200)],
-    ids=["50,000 of 256 KB", "1,000 of 8 MB"],
+    ("waiting", "output", "enough"),
+    [
+        (50_000, "x" * (256 * 1024), 5_000),
+        (1_000, "x" * (8 * MIB - 4096), 200),
+        (100, [f"{number:014}" for number in range(480_000)], 60),
+    ],
+    ids=["50,000 of 256 KB", "1,000 of 8 MB", "100 of 8 MB in 480,000 values"],
 )
 async def test_memory_stays_under_300_mb_whatever_waits(
-    waiting, size, enough, database_url, amqp_url
+    waiting, output, enough, database_url, amqp_url
 ):
     """With the default settings; what is stored meanwhile is stored once, and nothing becomes a letter."""
-    require_disk(waiting * size)
+    require_disk(waiting * len(str(output)))
     settings = Settings.load(
         database_url=database_url, amqp_url=amqp_url, name="bounded", http_port=0
     ).model_copy(update={"log_level": "warning"})
     try:
         async with client(amqp_url) as agent:
-            await publish_large(agent, waiting, size)
+            size = await publish_large(agent, waiting, output)
         async with worker_process(settings) as worker:
 
             async def enough_stored() -> bool:

@@ -4,10 +4,10 @@ import asyncio
 import shutil
 import tempfile
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from contracts import Event
 from support.broker import Client
 from support.events import logged
 
@@ -24,15 +24,14 @@ def require_disk(bytes_waiting: int) -> None:
         pytest.skip(f"only {free // MIB} MiB of disk are free")
 
 
-async def publish_large(agent: Client, count: int, size: int) -> list[Event]:
-    """Publish log entries with this many bytes of output each, in portions; the broker has confirmed all of them."""
-    events: list[Event] = []
+async def publish_large(agent: Client, count: int, output: Any) -> int:
+    """Publish log entries with this output, in portions; returns the bytes of one, once the broker has all of them."""
+    size = len(logged(output_full=output).to_json())
     portion = max(1, _PER_PORTION // size)
-    while len(events) < count:
-        new = [logged(output_full="x" * size) for _ in range(min(portion, count - len(events)))]
+    for start in range(0, count, portion):
+        new = [logged(output_full=output) for _ in range(min(portion, count - start))]
         await asyncio.gather(*(agent.publish(event) for event in new))
-        events += [event.model_copy(update={"data": {}}) for event in new]
-    return events
+    return size
 
 
 def peak_memory(pid: int) -> int:

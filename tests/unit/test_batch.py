@@ -6,6 +6,7 @@ from collections import deque
 from hypothesis import given
 from hypothesis import strategies as st
 from support.events import delivery
+from support.waiting import until
 
 from worker.batch import Batcher, Solitude
 from worker.message import Properties
@@ -98,11 +99,11 @@ def test_a_culprit_among_thousands_is_alone_after_a_few_crashes():
 
 async def test_alone_means_that_nothing_else_runs():
     """A suspect waits for what runs, and what comes later waits for the suspect."""
-    solitude, log = Solitude(), []
+    solitude, log = Solitude(100), []
     inside, leave = asyncio.Event(), asyncio.Event()
 
     async def neighbour() -> None:
-        async with solitude.shared():
+        async with solitude.shared(list(deliveries(0))):
             inside.set()
             await leave.wait()
             log.append("neighbour")
@@ -112,7 +113,7 @@ async def test_alone_means_that_nothing_else_runs():
             log.append("suspect")
 
     async def late() -> None:
-        async with solitude.shared():
+        async with solitude.shared(list(deliveries(0))):
             log.append("late")
 
     async with asyncio.TaskGroup() as tasks:
@@ -131,3 +132,27 @@ def test_a_delivery_count_that_a_publisher_made_up_counts_for_nothing():
     assert delivery(b"", properties=forged).delivery_count == 0
     assert delivery(b"", properties=forged, redelivered=True).delivery_count == 9
     assert delivery(b"", redelivered=True).delivery_count == 1
+
+
+async def test_large_batches_take_turns_and_small_ones_do_not_wait_for_them():
+    """So many bytes are between decode and commit in a process; one body that is larger counts as half of them."""
+    solitude, running = Solitude(100), set()
+    names = ("first", "second", "third", "small", "huge")
+    leave = {name: asyncio.Event() for name in names}
+
+    async def run(name: str, size: int) -> None:
+        async with solitude.shared(list(deliveries(0, size=size))):
+            running.add(name)
+            await leave[name].wait()
+            running.discard(name)
+
+    async with asyncio.TaskGroup() as tasks:
+        for name, size in zip(names, (40, 40, 40, 10, 500), strict=True):
+            tasks.create_task(run(name, size))
+        await until(lambda: running == {"first", "second", "small"})
+        leave["first"].set()
+        await until(lambda: running == {"second", "third", "small"})
+        leave["second"].set()
+        await until(lambda: running == {"third", "small", "huge"})
+        for name in names:
+            leave[name].set()
