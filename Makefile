@@ -7,6 +7,8 @@ BIN := $(VENV)/bin
 BENCH := $(VENV)-bench
 STAMP := $(VENV)/.installed
 ARGS ?=
+# Two runs of tests side by side, each with a broker and a database of its own: tests mostly wait.
+SIDE_BY_SIDE ?= -n 2 --dist worksteal
 WORKERS ?= 2
 MINUTES ?= 60
 SEED ?=
@@ -52,11 +54,11 @@ test: $(STAMP) ## Run every test against a real broker and a real database (COVE
 	@echo "==> Running all tests (a throw-away RabbitMQ and PostgreSQL are started for them)"
 ifdef COVERAGE
 	@$(BIN)/coverage erase
-	@$(BIN)/coverage run -m pytest $(ARGS)
+	@$(BIN)/coverage run -m pytest $(SIDE_BY_SIDE) $(ARGS)
 	@$(BIN)/coverage combine --quiet
 	@$(BIN)/coverage report --fail-under=95
 else
-	@$(BIN)/python -m pytest $(ARGS)
+	@$(BIN)/python -m pytest $(SIDE_BY_SIDE) $(ARGS)
 endif
 
 .PHONY: torture-matrix
