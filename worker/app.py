@@ -108,6 +108,7 @@ class App:
     async def _work(self, connection: BrokerConnection) -> None:
         settings = self.settings
         listener = None
+        wrong: Misconfigured | None = None
         if settings.http_port:
             listener = health.listen(settings.http_host, settings.http_port)
         try:
@@ -126,7 +127,9 @@ class App:
                 consuming = tasks.create_task(self.attachment.run(connection))
                 tasks.create_task(self._shut_down(consuming, background))
         except* Misconfigured as group:
-            raise _first_leaf(group) from None
+            wrong = _first_leaf(group)
+        if wrong is not None:  # raised in the clause above, Python 3.11.2 would wrap it in a group
+            raise wrong from None
 
     async def _shut_down(
         self, consuming: asyncio.Task[None], background: list[asyncio.Task[None]]
