@@ -81,12 +81,19 @@ class System:
     keyring_package: str
     needs: str | None = None
     """The system whose signed packages hold that file, where this machine has none."""
+    components: str = "main"
     script: str | None = None
     """The release whose script of debootstrap makes this one too, since an older debootstrap does not know it by name."""
 
 
 _DEBIAN = ("usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")
-_UBUNTU = ("usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring", "trixie", "jammy")
+_UBUNTU = (
+    "usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    "ubuntu-keyring",
+    "trixie",
+    "main,universe",
+    "jammy",
+)
 
 SYSTEMS = {
     system.name: system
@@ -187,10 +194,12 @@ def tree(system: System, cache: Path, say: Callable[[str], None]) -> Tree:
         say(f"making {system.name} in {root} (once)")
         debootstrap, scripts = _debootstrap(cache)
         script = scripts / "scripts" / (system.script or system.name)
-        arguments = ["--variant=minbase", f"--keyring={keyring}", system.name, str(draft)]
+        options = ["--variant=minbase", f"--keyring={keyring}", f"--components={system.components}"]
         default_mirror = ""
         settings = {"DEBOOTSTRAP_DIR": str(scripts)}
-        _checked([debootstrap, *arguments, default_mirror, str(script)], settings)
+        _checked(
+            [debootstrap, *options, system.name, str(draft), default_mirror, str(script)], settings
+        )
         done = Tree(system, draft).run("sh", "-c", _INSTALL)
         if done.returncode != 0:
             raise MatrixError(f"installing packages in {system.name} failed")
