@@ -19,7 +19,7 @@ async def publish_and_wait(url: str, ledger: Ledger, meanwhile) -> None:
     halfway = asyncio.Event()
 
     async def agent(number: int) -> None:
-        async with Publisher(url, source=f"/agents/{number}") as publisher:
+        async with Publisher(url, source=f"/agents/{number}", timeout=100) as publisher:
             task = uuid7()
             events = [created(task), *(logged(task) for _ in range(EVENTS))]
             for at, event in enumerate(events):

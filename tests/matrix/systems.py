@@ -81,10 +81,19 @@ class System:
     keyring_package: str
     needs: str | None = None
     """The system whose signed packages hold that file, where this machine has none."""
+    components: str = "main"
+    script: str | None = None
+    """The release whose script of debootstrap makes this one too, since an older debootstrap does not know it by name."""
 
 
 _DEBIAN = ("usr/share/keyrings/debian-archive-keyring.gpg", "debian-archive-keyring")
-_UBUNTU = ("usr/share/keyrings/ubuntu-archive-keyring.gpg", "ubuntu-keyring", "trixie")
+_UBUNTU = (
+    "usr/share/keyrings/ubuntu-archive-keyring.gpg",
+    "ubuntu-keyring",
+    "trixie",
+    "main,universe",
+    "jammy",
+)
 
 SYSTEMS = {
     system.name: system
@@ -183,9 +192,14 @@ def tree(system: System, cache: Path, say: Callable[[str], None]) -> Tree:
         draft = cache / f"{system.name}.draft"
         shutil.rmtree(draft, ignore_errors=True)
         say(f"making {system.name} in {root} (once)")
-        debootstrap, settings = _debootstrap(cache)
-        arguments = ["--variant=minbase", f"--keyring={keyring}", system.name, str(draft)]
-        _checked([debootstrap, *arguments], settings)
+        debootstrap, scripts = _debootstrap(cache)
+        script = scripts / "scripts" / (system.script or system.name)
+        options = ["--variant=minbase", f"--keyring={keyring}", f"--components={system.components}"]
+        default_mirror = ""
+        settings = {"DEBOOTSTRAP_DIR": str(scripts)}
+        _checked(
+            [debootstrap, *options, system.name, str(draft), default_mirror, str(script)], settings
+        )
         done = Tree(system, draft).run("sh", "-c", _INSTALL)
         if done.returncode != 0:
             raise MatrixError(f"installing packages in {system.name} failed")
@@ -193,14 +207,12 @@ def tree(system: System, cache: Path, say: Callable[[str], None]) -> Tree:
     return Tree(system, root)
 
 
-def _debootstrap(cache: Path) -> tuple[str, dict[str, str]]:
-    """The program and what it needs to be told: installed, or unpacked into the cache folder."""
+def _debootstrap(cache: Path) -> tuple[str, Path]:
+    """The program and the folder of its scripts: installed, or unpacked into the cache folder."""
     installed = shutil.which("debootstrap")
-    if installed is not None:
-        return installed, {}
-    unpacked = _unpacked("debootstrap", cache)
-    folder = unpacked / "usr/share/debootstrap"
-    return str(unpacked / "usr/sbin/debootstrap"), {"DEBOOTSTRAP_DIR": str(folder)}
+    root = Path("/") if installed else _unpacked("debootstrap", cache)
+    program = installed or str(root / "usr/sbin/debootstrap")
+    return program, root / "usr/share/debootstrap"
 
 
 def _keyring(system: System, cache: Path, say: Callable[[str], None]) -> Path:
