@@ -1,6 +1,6 @@
 """The dearest inputs that are known: processor time and memory of one decode each, in a process of its own.
 
-A measurement for tests/fuzz/README.md, and no test: bounds are tested by counting (tests/unit/test_corpus.py).
+A measurement for tests/fuzz/README.md, and no test: bounds are tested by counting (tests/fuzz/test_corpus.py).
 """
 
 import multiprocessing
