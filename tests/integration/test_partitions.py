@@ -9,6 +9,7 @@ import pytest
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
+from support.waiting import until
 
 import worker.families
 from contracts.identifiers import uuid7
@@ -71,9 +72,11 @@ async def waiting(db, sessions):
         "SELECT count(DISTINCT pid) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
         " AND database = (SELECT oid FROM pg_database WHERE datname = current_database())"
     )
-    async with asyncio.timeout(30):
-        while await db.fetchval(query) < sessions:  # noqa: ASYNC110 (no session tells another that it waits)
-            await asyncio.sleep(0.01)
+
+    async def enough() -> bool:
+        return await db.fetchval(query) >= sessions
+
+    await until(enough)
 
 
 async def shape(db, name):

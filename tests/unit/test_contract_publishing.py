@@ -6,6 +6,7 @@ import logging
 from uuid import UUID
 
 import pytest
+from support.waiting import until
 
 from contracts import PersistenceConfirmed, uuid7
 from contracts.confirmation import REASONS
@@ -312,12 +313,6 @@ async def test_one_message_may_get_several_answers(broker):
         results = await asyncio.gather(*calls, return_exceptions=True)
     assert isinstance(results[0], Rejected)
     assert results[1:] == ["persisted", "duplicate"]
-
-
-async def until(condition):
-    async with asyncio.timeout(2):
-        while not condition():  # noqa: ASYNC110 (the condition is anything a test can see)
-            await asyncio.sleep(0.001)
 
 
 async def test_events_of_one_family_travel_together(broker):
