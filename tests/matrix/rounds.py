@@ -18,7 +18,7 @@ LEFT_OUT = (
     "tests/acceptance/test_containers.py",
     "tests/acceptance/test_compose.py",
 )
-_RESULT = Path("/root/result.xml")
+_RESULT = Path("/srv/result.xml")
 _LONGEST = 3 * 60 * 60
 
 
