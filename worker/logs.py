@@ -5,6 +5,8 @@ The libraries' own loggers are brought into the same form, from warnings upwards
 
 import logging
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import structlog
@@ -41,3 +43,17 @@ def configure(level: str, **bound: Any) -> None:
     # aiormq and aio-pika report every lost connection as an error; the worker says so itself, once.
     for name in ("aiormq", "aio_pika"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
+
+
+@contextmanager
+def without_client_troubles() -> Iterator[None]:
+    """Keep what clients say of lost connections off the screen, where a ledger tells of every message anyway."""
+    loggers = [logging.getLogger(name) for name in ("contracts.client", "aio_pika", "aiormq")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.CRITICAL)
+    try:
+        yield
+    finally:  # the caller may be a program of somebody else
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)

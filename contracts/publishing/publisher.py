@@ -13,12 +13,10 @@ from types import TracebackType
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from pydantic import ValidationError
-
-from contracts.checking import check_body
-from contracts.confirmation import ErrorDetail, PersistenceConfirmed
-from contracts.envelope import Envelope, Event, EventData
-from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES
+from contracts.confirmation import ErrorDetail
+from contracts.envelope import Event, EventData
+from contracts.limits import MAX_BATCH_EVENTS
+from contracts.publishing.bodies import checked_body
 from contracts.publishing.dispatch import Dispatcher, Link
 from contracts.publishing.errors import (
     InvalidEvent,
@@ -31,6 +29,7 @@ from contracts.publishing.errors import (
 from contracts.publishing.ledger import Answer, EventKey, Ledger, Pending
 from contracts.publishing.numbering import Numbering, Published
 from contracts.publishing.parcels import MAX_PARCEL_BYTES, Batcher, Parcel
+from contracts.publishing.replies import settle_reply
 from contracts.publishing.task_events import TaskEvents
 from contracts.publishing.waiting import Wait, again, raise_if, too_late
 
@@ -168,7 +167,7 @@ class EventPublisher:
 
         Raises InvalidEvent, NotAccepted, Unroutable, NotConnected or NotConfirmed.
         """
-        body = self._body(event)
+        body = checked_body(event, validate=self._validate)
         wait = Wait(self._timeout if timeout is None else timeout)
         pending = await self._submit(event, body, wait, asked=self._replies)
         if not await wait.for_(pending.accepted):
@@ -186,7 +185,7 @@ class EventPublisher:
         Raises Rejected, with the reason and every error, where it can never be stored; Unanswered where no worker
         said in time what became of it; and what `publish` raises.
         """
-        body = self._body(event)
+        body = checked_body(event, validate=self._validate)
         wait = Wait(self._timeout if timeout is None else timeout)
         answer = self._ledger.take_answer(_key(event), body) or await self._answer(
             event, body, wait
@@ -265,37 +264,7 @@ class EventPublisher:
             self._batcher.put(pending)
 
     def _on_reply(self, body: bytes, correlation_id: str) -> None:
-        try:
-            envelope = Envelope.model_validate_json(body)
-            confirmation = PersistenceConfirmed.model_validate(envelope.data)
-        except ValidationError as error:
-            _log.warning(
-                "a reply of %d bytes was not understood: %d errors", len(body), error.error_count()
-            )
-            return
-        for pending, answer in self._ledger.settle(confirmation, correlation_id):
-            if answer.outcome == "rejected" and not pending.watchers:
-                _log.warning(
-                    "%s %s was rejected as %s; it is kept as a dead letter",
-                    pending.type,
-                    pending.key[1],
-                    answer.reason,
-                )
-
-    def _body(self, event: Event) -> bytes:
-        """The event as it goes over the wire, checked."""
-        try:
-            body = event.to_json()
-        except ValueError as error:
-            text = f"it cannot be written as JSON: {error}"
-            raise InvalidEvent(
-                event.type, [ErrorDetail(loc=(), msg=text, type="json_unwritable")]
-            ) from None
-        if self._validate or len(body) > MAX_BODY_BYTES:
-            errors = check_body(body)
-            if errors:
-                raise InvalidEvent(event.type, errors)
-        return body
+        settle_reply(self._ledger, body, correlation_id)
 
     def _late(self, event: Event, limit: float) -> PublishingError:
         if self._dispatcher is not None and self._dispatcher.trouble is not None:

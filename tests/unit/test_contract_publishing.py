@@ -496,8 +496,7 @@ async def test_waiting_callers_are_bounded(broker):
     broker.answers = False
     async with publisher(broker, max_unanswered=2) as p:
         calls = [asyncio.ensure_future(p.persisted(logged())) for _ in range(5)]
-        await until(lambda: len(broker.parcels) == 2)
-        await asyncio.sleep(0.01)
+        await until(lambda: len(p._ledger._line) == 3)  # the others stand in line
         assert len(broker.parcels) == 2
         calls.pop(4).cancel()  # one that waits for room gives up
         broker.answers = True

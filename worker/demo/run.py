@@ -6,7 +6,6 @@ only if the tables, the dead letters, the answers and the confirmations agree wi
 
 import asyncio
 import contextlib
-import logging
 import re
 import signal
 import tempfile
@@ -27,6 +26,7 @@ from worker.demo.processes import Workers
 from worker.demo.show import Screen
 from worker.demo.traffic import Amount, Traffic, until
 from worker.errors import Unavailable, WorkerError
+from worker.logs import without_client_troubles
 from worker.sandbox import Sandbox
 from worker.settings import Settings
 from worker.store.database import Database
@@ -53,14 +53,13 @@ def demonstrate(options: Options, screen: Screen) -> bool:
     Raises SandboxError where no broker or database can be had, Misconfigured for a file that holds no recorded runs,
     Unavailable where a worker does not start.
     """
-    for name in ("contracts.client", "aio_pika", "aiormq"):  # their troubles are told by the ledger
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     runs = recorded.read(options.recorded) if options.recorded else []
     amount = Amount(options.agents, options.seconds, tuple(recorded.events(runs)))
     screen.introduce()
     screen.step("Starting a RabbitMQ and a PostgreSQL for this demonstration only")
     with (
         tempfile.TemporaryDirectory(prefix="agent-persistence-demo-") as folder,
+        without_client_troubles(),
         contextlib.ExitStack() as open_services,
     ):
         with screen.busy():

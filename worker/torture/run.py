@@ -6,7 +6,6 @@ the dead letters, the confirmations and the replies agree with what the broker c
 
 import asyncio
 import contextlib
-import logging
 import resource
 import tempfile
 import time
@@ -22,6 +21,7 @@ from worker.demo import recorded
 from worker.demo.run import cancelled_by_sigterm, first_error
 from worker.demo.traffic import until
 from worker.errors import Unavailable, WorkerError
+from worker.logs import without_client_troubles
 from worker.sandbox import SandboxError
 from worker.settings import Settings
 from worker.store.database import Database
@@ -68,12 +68,10 @@ def torture(options: Options, screen: Screen) -> Results:
     Raises SandboxError where no broker or database can be had, Misconfigured for a file that holds no recorded runs,
     Unavailable where workers cannot be started.
     """
-    for name in ("contracts.client", "aio_pika", "aiormq"):  # their troubles are what this is about
-        logging.getLogger(name).setLevel(logging.CRITICAL)
     events = list(recorded.events(recorded.read(options.recorded))) if options.recorded else []
     screen.introduce(options.seed)
     screen.step("Looking for a RabbitMQ and a PostgreSQL to work in")
-    with contextlib.ExitStack() as closing:
+    with without_client_troubles(), contextlib.ExitStack() as closing:
         folder = closing.enter_context(
             tempfile.TemporaryDirectory(prefix="agent-persistence-torture-")
         )
