@@ -7,8 +7,8 @@ BIN := $(VENV)/bin
 BENCH := $(VENV)-bench
 STAMP := $(VENV)/.installed
 ARGS ?=
-# Two runs of tests side by side, each with a broker and a database of its own: tests mostly wait.
-SIDE_BY_SIDE ?= -n 2 --dist worksteal
+# Three runs of tests side by side, each with a broker and a database of its own: tests mostly wait.
+SIDE_BY_SIDE ?= -n 3 --dist worksteal
 WORKERS ?= 2
 MINUTES ?= 60
 SEED ?=

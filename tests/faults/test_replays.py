@@ -13,7 +13,7 @@ from support.tables import count, rows
 from support.waiting import until
 from support.workers import drain, environment, running_worker
 
-from worker.broker import topology
+from worker.broker import sender, topology
 from worker.dead_letters import replay as replaying
 
 QUEUE = topology.queue_name("execution-log")
@@ -95,8 +95,11 @@ async def test_letters_that_are_stored_before_they_are_marked_end_resolved(setti
     await ledger.balance(settings.database)
 
 
-async def test_a_replay_that_a_full_queue_refuses_is_named_and_its_letter_stays_open(settings):
+async def test_a_replay_that_a_full_queue_refuses_is_named_and_its_letter_stays_open(
+    settings, monkeypatch
+):
     """A nack is no success: nothing is marked, and the letter can be replayed once there is room."""
+    monkeypatch.setattr(sender, "_MOST_REFUSALS", 2)  # half a minute otherwise
     ledger = Ledger()
     await made_letters(settings, ledger, 3)
     policy = {"max-length": 1, "overflow": "reject-publish"}

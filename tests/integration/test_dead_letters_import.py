@@ -23,6 +23,12 @@ WORK = "test.foreign.work"
 
 
 @pytest.fixture
+def settings(settings):
+    """An import leaves its confirmations to the workers' sweep, which here need not wait for their owner."""
+    return settings.model_copy(update={"outbox_sweep_after": 1})
+
+
+@pytest.fixture
 async def foreign(settings):
     """A queue of somebody else's, whose messages go to another queue when they expire."""
     async with await aio_pika.connect(settings.broker) as connection:
