@@ -22,7 +22,7 @@ async def test_a_measured_run_gives_rate_and_cpu_and_finds_everything(services):
     assert found.rate > 0
     if services.pids["broker"] is not None:
         assert {"worker", "broker", "database"} <= set(found.cpu_per_10k)
-    assert found.cpu_per_10k["worker"] > 0
+    assert sum(found.cpu_per_10k.values()) > 0  # one alone may be below the kernel's tick
 
 
 async def test_whatever_is_missing_or_wrong_after_a_run_is_said(services):

@@ -255,7 +255,10 @@ async def test_cut_connections_lose_nothing(url, worker, cut, quick, batch):
     """The broker closes every connection, again and again: every event is stored, every caller learns it."""
     events = [logged(step_number=n) for n in range(600)]
     worker.judge = lambda event: worker.store(event) and None  # stored, and the answer lost
-    async with publisher(url, batch=batch, max_batch_events=20, max_unanswered=100) as p:
+    options = {"batch": batch, "max_batch_events": 20, "max_unanswered": 100, "timeout": 90}
+    async with publisher(
+        url, **options
+    ) as p:  # each cut is a rabbitmqctl, of seconds on a busy machine
         calls = asyncio.gather(*map(p.persisted, events))
         for _ in range(3):
             stored = len(worker.seen)
