@@ -28,6 +28,7 @@ class Prefetch:
         self._most = most
         self._largest = 0
         self._since_largest = 0
+        self._fitting = 1
         self.count = min(_FIRST_PREFETCH, most)
 
     def observe(self, size: int) -> int | None:
@@ -35,6 +36,7 @@ class Prefetch:
         self._since_largest += 1
         if size >= self._largest or self._since_largest > _RECENT:
             self._largest, self._since_largest = size, 0
-        fitting = max(1, self._budget.total // max(1, self._largest))
-        wanted = max(1, min(self._most, 1 << (fitting.bit_length() - 1)))
+            fitting = max(1, self._budget.total // max(1, size))
+            self._fitting = max(1, min(self._most, 1 << (fitting.bit_length() - 1)))
+        wanted = self._fitting
         return wanted if wanted < self.count or wanted >= 2 * self.count else None

@@ -147,21 +147,18 @@ class Subscription:
         """Tell the broker that these are done: one frame for an unbroken run, one each for the others."""
         if self.ended.is_set():
             return
-        done = {delivery.tag for delivery in deliveries}
-        self._forget(done)
-        low_water = 0
-        while self._unsettled:
-            first = next(iter(self._unsettled))
-            if first not in done:
-                break
-            del self._unsettled[first]
-            done.discard(first)
-            low_water = first
+        done = [delivery.tag for delivery in deliveries]
+        self._budget.held -= sum(map(self._unsettled.pop, done))
+        waiting = next(iter(self._unsettled), None)  # the oldest: all before it are done
         number = self._channel.number
-        acks = [frames.ack_frame(number, low_water, multiple=True)] if low_water else []
-        for tag in sorted(done):
-            del self._unsettled[tag]
-            acks.append(frames.ack_frame(number, tag, multiple=False))
+        run = done if waiting is None else [tag for tag in done if tag < waiting]
+        acks = [frames.ack_frame(number, max(run), multiple=True)] if run else []
+        if waiting is not None:
+            acks += [
+                frames.ack_frame(number, tag, multiple=False)
+                for tag in sorted(done)
+                if tag > waiting
+            ]
         self._connection.write(b"".join(acks))
         self._put_back_dropped()
 

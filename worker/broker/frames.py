@@ -152,7 +152,12 @@ class Tap(asyncio.StreamReaderProtocol):
                 break
             if channel in sinks and data[end - 1] == _END:
                 sink = sinks[channel]
-                if self._take(kind, channel, data[at + 7 : end - 1], sink):
+                if kind == _METHOD and (whole := self._take_whole(data, at, end, channel, sink)):
+                    end = whole
+                    ours = True
+                else:
+                    ours = self._take(kind, channel, data[at + 7 : end - 1], sink)
+                if ours:
                     touched[channel] = sink
                     if at > pass_from:
                         passed.append(data[pass_from:at])
@@ -162,6 +167,30 @@ class Tap(asyncio.StreamReaderProtocol):
             passed.append(data[pass_from:at])
         self._rest = data[at:]
         return b"".join(passed), touched
+
+    def _take_whole(self, data: bytes, at: int, end: int, channel: int, sink: Sink) -> int:
+        """Where a delivery ends whose three frames have all arrived, once it is handed over; else 0, with nothing done.
+
+        Nearly every small message comes so, and this way costs half as much as frame by frame.
+        """
+        size = len(data)
+        if size - end < _OVERHEAD or data[at + 7 : at + 11] != _DELIVER or self._contents:
+            return 0
+        kind, number, length = _FRAME_HEAD.unpack_from(data, end)
+        head_end: int = end + _OVERHEAD + length
+        if kind != _HEADER or number != channel or length < _CONTENT_HEAD.size:
+            return 0
+        if size - head_end < _OVERHEAD:
+            return 0
+        body_size: int = _CONTENT_HEAD.unpack_from(data, end + 7)[2]
+        kind, number, length = _FRAME_HEAD.unpack_from(data, head_end)
+        last: int = head_end + _OVERHEAD + length
+        whole = kind == _BODY and number == channel and 0 < length == body_size and last <= size
+        if not whole or data[head_end - 1] != _END or data[last - 1] != _END:
+            return 0
+        body = data[head_end + 7 : last - 1] if sink.fits(body_size) else None
+        sink.delivered(data[at + 7 : end - 1], data[end + 7 : head_end - 1], body)
+        return last
 
     def _take(self, kind: int, channel: int, payload: bytes, sink: Sink) -> bool:
         """Whether this frame of a tapped channel is ours; if so it has been handled."""
