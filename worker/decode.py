@@ -14,13 +14,14 @@ from pydantic import BaseModel, ConfigDict, TypeAdapter, ValidationError
 
 from contracts.checking import error_details
 from contracts.confirmation import Reason
-from contracts.envelope import Envelope, EventData, SequenceNumber, Source
+from contracts.envelope import EventData, SequenceNumber, Source
 from contracts.fields import Key, Tenant, or_default
 from contracts.limits import MAX_BATCH_ERRORS, MAX_BATCH_EVENTS, MAX_BODY_BYTES, MAX_ERRORS
 from contracts.registry import ContractFamily
 from worker import telemetry
 from worker.body import dump, find_unfit, parse, replace_nul
 from worker.content_encoding import Undecodable, unpack
+from worker.envelope import Attributes, read_envelope
 from worker.message import Decoded, Delivery, Message, Number, Rejected
 
 _FEWEST_ERRORS = 3
@@ -29,7 +30,6 @@ _NUL = b"\\u0000"
 _NOT_EXTENSIONS = frozenset(
     {"specversion", "id", "source", "type", "time", "datacontenttype", "tenantid", "data"}
 )
-_validate_envelope = Envelope.__pydantic_validator__.validate_python
 
 
 class Decoder:
@@ -54,7 +54,7 @@ class Decoder:
             value, exact = parse(text)
         except Undecodable as error:
             return [reject(delivery, "undecodable", [("", str(error))])]
-        holds_nul = _NUL in text
+        holds_nul = b"\\" in text and _NUL in text
         if not isinstance(value, list):
             return [self._event(delivery, None, value, exact=exact, holds_nul=holds_nul)]
         if not 1 <= len(value) <= MAX_BATCH_EVENTS:
@@ -87,10 +87,11 @@ class Decoder:
         if holds_nul:
             raw, replaced = replace_nul(raw)
             telemetry.nul_characters_replaced.labels(self._name).inc(replaced)
-        envelope: Envelope = _validate_envelope(raw)
-        contract = self._contracts.get(envelope.type)
+        envelope = read_envelope(raw)
+        event_type = envelope["type"]
+        contract = self._contracts.get(event_type)
         if contract is None:
-            why = f"{envelope.type!r} is not a type of the family {self._name!r}"
+            why = f"{event_type!r} is not a type of the family {self._name!r}"
             return _reject_event(delivery, index, digest_of, "unknown_type", [("type", why)])
         data: dict[str, Any] = raw["data"]
         event_data, validate = contract
@@ -98,20 +99,22 @@ class Decoder:
             fields: EventData = validate(data)
         except ValidationError as error:
             return _reject_event(delivery, index, digest_of, "invalid", error, prefix=("data",))
-        return Message(
-            delivery=delivery,
-            index=index,
-            type=envelope.type,
-            id=envelope.id,
-            tenant=envelope.tenantid,
-            source=envelope.source,
-            time=envelope.time,
-            key=_key(event_data.key_fields, fields, envelope.id),
-            data=data,
-            fields=fields,
-            digest=digest(envelope.type, envelope.tenantid, digest_of["data"]),
-            extensions=_extensions(raw),
-            number=_number(envelope),
+        tenant = envelope.get("tenantid", "default")
+        number = _number(tenant, envelope) if "sequence" in envelope else None
+        return Message(  # by position, in the order of its fields: names would cost as much as the digest
+            delivery,
+            index,
+            event_type,
+            envelope["id"],
+            tenant,
+            envelope["source"],
+            envelope["time"],
+            _key(event_data.key_fields, fields, envelope["id"]),
+            data,
+            fields,
+            digest(event_type, tenant, digest_of["data"]),
+            _extensions(raw),
+            number,
         )
 
 
@@ -128,10 +131,11 @@ def _key(names: tuple[str, ...], fields: EventData, event_id: UUID) -> tuple[UUI
     return values if values and None not in values else (event_id,)
 
 
-def _number(envelope: Envelope) -> Number | None:
-    if envelope.sequence is None or envelope.epoch is None:
+def _number(tenant: str, envelope: Attributes) -> Number | None:
+    sequence, epoch = envelope.get("sequence"), envelope.get("epoch")
+    if sequence is None or epoch is None:
         return None
-    return Number(envelope.tenantid, envelope.source, envelope.epoch, int(envelope.sequence))
+    return Number(tenant, envelope["source"], epoch, int(sequence))
 
 
 def _extensions(raw: dict[str, Any]) -> dict[str, Any] | None:
