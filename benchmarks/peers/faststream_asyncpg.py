@@ -12,7 +12,7 @@ from faststream.rabbit.annotations import RabbitMessage
 from benchmarks.peers import job
 from worker.message import Message
 from worker.store.schema import metadata
-from worker.store.unnest import cast_expression
+from worker.store.unnest import is_json
 
 broker = RabbitBroker(
     job.AMQP_URL,
@@ -29,9 +29,7 @@ def _insert(table: str, names: tuple[str, ...]) -> str:
     """INSERT … ON CONFLICT DO NOTHING of these columns."""
     columns = metadata.tables[table].c
     places = ", ".join(
-        cast_expression(
-            columns[name], f"${at}::text" if cast_expression(columns[name], "") else f"${at}"
-        )
+        f"${at}::text::jsonb" if is_json(columns[name]) else f"${at}"
         for at, name in enumerate(names, 1)
     )
     listed = ", ".join(f'"{name}"' for name in names)

@@ -18,7 +18,6 @@ from worker.decode import Decoder
 from worker.families import families, plan
 from worker.message import Delivery, Message, Properties
 from worker.store.entities import EntityWriter
-from worker.store.facts import dump
 from worker.store.lifecycle import lifecycle_events
 from worker.store.unnest import is_json
 
@@ -96,7 +95,7 @@ def row(message: Message, *, json_as_text: bool = False) -> dict[str, Any]:
     }
     columns = table(message).c
     return {
-        name: dump(value) if json_as_text and is_json(columns[name]) else value
+        name: orjson.dumps(value).decode() if json_as_text and is_json(columns[name]) else value
         for name, value in values.items()
         if value is not None
     }

@@ -13,8 +13,8 @@ from sqlalchemy.dialects.postgresql import JSONB
 from worker import families
 from worker.store.declaration import Entity, Fact, Fold, Parent
 from worker.store.lifecycle import lifecycle_events
-from worker.store.merge_sql import placeholder_sql, upsert_columns, upsert_sql
-from worker.store.unnest import unnest
+from worker.store.merge_sql import placeholder_columns, placeholder_sql, upsert_columns, upsert_sql
+from worker.store.unnest import rows_of
 
 _KINDS = (
     (JSONB, "K_JSON"),
@@ -249,14 +249,14 @@ def _entity_statements(entity: Entity) -> list[str]:
         _q(name) + ("::numeric" if _is_decimal(table.c[name]) else "") for name in columns
     )
     merge = upsert_sql(entity).replace(
-        unnest([table.c[name] for name in columns]),
+        rows_of([table.c[name] for name in columns]),
         f"(SELECT {listed}, ordinality FROM {stage}) AS u",  # noqa: S608 (names of the model)
     )
     placeholders = placeholder_sql(entity).replace(
-        unnest([table.c[key], table.c.tenant_id, table.c.created_at]), f"{named} AS u"
+        rows_of(placeholder_columns(entity)), f"{named} AS u"
     )
     if "$1" in merge + placeholders:
-        raise SystemExit("the worker's merge no longer reads from unnest(): adapt this generator")
+        raise SystemExit("the worker's merge no longer reads from rows_of(): adapt this generator")
     names = (key, "tenant_id", "created_at", "ordinality")
     return [
         f"CREATE TEMP TABLE {stage} ({types_}, ordinality int4) ON COMMIT DELETE ROWS",

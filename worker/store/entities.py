@@ -8,10 +8,9 @@ import asyncpg
 
 from worker.message import Message
 from worker.store.declaration import Entity
-from worker.store.facts import dump
 from worker.store.merge import Folded, fold_batch, visible
-from worker.store.merge_sql import placeholder_sql, upsert_columns, upsert_sql
-from worker.store.unnest import is_json
+from worker.store.merge_sql import placeholder_columns, placeholder_sql, upsert_columns, upsert_sql
+from worker.store.unnest import array, is_json
 
 
 class EntityWriter:
@@ -23,6 +22,7 @@ class EntityWriter:
         self._columns = upsert_columns(entity)
         self._upsert = upsert_sql(entity)
         self._placeholders = placeholder_sql(entity)
+        self._named = placeholder_columns(entity)
 
     async def write(
         self,
@@ -33,8 +33,12 @@ class EntityWriter:
         """Fold the changes, and make what was only named; both in one statement and one order of keys."""
         if not changes and named:
             keys = sorted(named)
-            columns = zip(*((key, tenant, named[key, tenant]) for key, tenant in keys), strict=True)
-            await connection.execute(self._placeholders, *map(list, columns))
+            values = (
+                [key for key, _ in keys],
+                [tenant for _, tenant in keys],
+                [named[place] for place in keys],
+            )
+            await connection.execute(self._placeholders, *map(array, self._named, values))
         if not changes:
             return
         rows = fold_batch(self.entity, changes, self._json)
@@ -44,7 +48,11 @@ class EntityWriter:
                 row.created_at = min(row.created_at, time)
         in_order = [rows[place] for place in sorted(rows)]
         await connection.execute(
-            self._upsert, *([self._value(row, name) for row in in_order] for name in self._columns)
+            self._upsert,
+            *(
+                array(self.entity.table.c[name], [self._value(row, name) for row in in_order])
+                for name in self._columns
+            ),
         )
 
     def _value(self, row: Folded, name: str) -> Any:
@@ -53,9 +61,6 @@ class EntityWriter:
         match name:
             case "tenant_id":
                 return row.tenant
-            case "attempt" | "placeholder" | "created_at" | "version":
+            case "attempt" | "placeholder" | "created_at" | "version" | "clocks":
                 return getattr(row, name)
-            case "clocks":
-                return dump(row.clocks)
-        value = visible(self.entity, row, name)
-        return dump(value) if name in self._json else value
+        return visible(self.entity, row, name)

@@ -16,7 +16,7 @@ from worker.errors import Unavailable
 from worker.message import Accepted, Message, Rejected
 from worker.store.declaration import Entity, Fact
 from worker.store.lifecycle import lifecycle_events
-from worker.store.unnest import column_value, digests_sql, insert_sql, is_json
+from worker.store.unnest import array, column_value, digests_sql, insert_sql, is_json
 
 Verdict = Accepted | Rejected
 _Getter = Callable[[Sequence[Message]], list[Any]]
@@ -29,9 +29,11 @@ class Inserter:
         self, columns: Sequence[Column[Any]], key: tuple[str, ...], getters: Mapping[str, _Getter]
     ) -> None:
         table = columns[0].table
+        self._columns = columns
         self._getters = [getters[column.name] for column in columns]
         self._insert = insert_sql(columns, key)
-        self._digests = digests_sql([table.c[name] for name in (*key, "tenant_id")])
+        self._key_columns = [table.c[name] for name in (*key, "tenant_id")]
+        self._digests = digests_sql(self._key_columns)
         self._event_is_key = key == ("event_id",)
 
     async def insert(
@@ -40,12 +42,14 @@ class Inserter:
         """One verdict a message, and the messages whose row is new."""
         if not messages:
             return [], []
-        first: dict[tuple[Any, ...], Message] = {}
-        for message in messages:
-            first.setdefault(self._key(message), message)
+        # From the last to the first, so that of several with one key the first stays.
+        first = dict(zip(map(self._key, reversed(messages)), reversed(messages), strict=True))
         keys = sorted(first)
         rows = [first[key] for key in keys]
-        inserted = await connection.fetch(self._insert, *(get(rows) for get in self._getters))
+        values = [get(rows) for get in self._getters]
+        inserted = await connection.fetch(self._insert, *map(array, self._columns, values))
+        if len(inserted) == len(messages):  # all are new, as nearly always
+            return [Accepted(message, "persisted", fresh=True) for message in messages], rows
         new = {tuple(record) for record in inserted}
         stored = {key: first[key].digest for key in new}
         if len(new) < len(keys):
@@ -67,7 +71,8 @@ class Inserter:
         self, connection: asyncpg.Connection, keys: Sequence[tuple[Any, ...]]
     ) -> dict[tuple[Any, ...], bytes]:
         """The digests of rows that were there before; in a statement of its own, since inside the insert's they can be invisible."""
-        records = await connection.fetch(self._digests, *map(list, zip(*keys, strict=True)))
+        values = zip(*keys, strict=True)
+        records = await connection.fetch(self._digests, *map(array, self._key_columns, values))
         digests = {tuple(record)[:-1]: record["content_digest"] for record in records}
         if len(digests) < len(keys):
             raise Unavailable("a stored row went away while it was compared; trying again")
@@ -119,16 +124,11 @@ def event_json(message: Message) -> bytes:
     return orjson.dumps(event)
 
 
-def dump(value: Any) -> str | None:
-    """A JSON value as text for its array; None stays NULL."""
-    return None if value is None else orjson.dumps(value).decode()
-
-
 _FACT_GETTERS: dict[str, _Getter] = {
     "tenant_id": lambda rows: [row.tenant for row in rows],
     "event_id": lambda rows: [row.id for row in rows],
     "source": lambda rows: [row.source for row in rows],
-    "extensions": lambda rows: [dump(row.extensions) for row in rows],
+    "extensions": lambda rows: [row.extensions for row in rows],
     "content_digest": lambda rows: [row.digest for row in rows],
     "created_at": lambda rows: [row.time for row in rows],
 }
@@ -148,7 +148,7 @@ def _column_getter(fact: Fact, column: Column[Any]) -> _Getter:
     if name in _FACT_GETTERS and name != "created_at":
         return _FACT_GETTERS[name]
     if is_json(column):
-        return lambda rows: [dump(column_value(row, name, (name,))) for row in rows]
+        return lambda rows: [column_value(row, name, (name,)) for row in rows]
     if name in fact.event_time or name == "created_at":
         # Not getattr: on a contract without this member it is ten times slower than a look into its values.
         return lambda rows: [vars(row.fields).get(name) or row.time for row in rows]
@@ -165,7 +165,7 @@ def _lifecycle_getters(entities: Mapping[str, Entity]) -> dict[str, _Getter]:
         ],
         "type": lambda rows: [row.type for row in rows],
         "attempt": lambda rows: [getattr(row.fields, "attempt", None) for row in rows],
-        "data": lambda rows: [dump(row.data) for row in rows],
+        "data": lambda rows: [row.data for row in rows],
     }
 
 

@@ -3,8 +3,12 @@
 Generated from the same declaration. `t` is the stored row, `excluded` the folded batch, `u` the arrays as rows.
 """
 
+from typing import Any
+
+from sqlalchemy import Column
+
 from worker.store.declaration import Entity
-from worker.store.unnest import cast_expression, literal_default, unnest
+from worker.store.unnest import literal_default, rows_of
 
 
 def upsert_columns(entity: Entity) -> tuple[str, ...]:
@@ -27,10 +31,7 @@ def upsert_sql(entity: Entity) -> str:
     """One statement that merges folded rows into the table, in the order of the arrays."""
     table = entity.table
     names = upsert_columns(entity)
-    selected = [
-        literal_default(table.c[name], cast_expression(table.c[name], f"u.{_q(name)}"))
-        for name in names
-    ]
+    selected = [literal_default(table.c[name], f"u.{_q(name)}") for name in names]
     updates = [
         f"{_q(name)} = {_merged(entity, name)}"
         for name in names
@@ -38,16 +39,21 @@ def upsert_sql(entity: Entity) -> str:
     ]
     return (
         f"INSERT INTO {table.name} AS t ({', '.join(map(_q, names))}) "  # noqa: S608 (names from the declaration)
-        f"SELECT {', '.join(selected)} FROM {unnest([table.c[name] for name in names])} "
+        f"SELECT {', '.join(selected)} FROM {rows_of([table.c[name] for name in names])} "
         f"WHERE u.version > 0 OR {_is_news(entity)} "
         f"ORDER BY u.ordinality ON CONFLICT ({entity.key}, tenant_id) DO UPDATE SET {', '.join(updates)}"
     )
 
 
+def placeholder_columns(entity: Entity) -> tuple[Column[Any], ...]:
+    """The columns that `placeholder_sql` takes arrays for, in order."""
+    return tuple(entity.table.c[name] for name in (entity.key, "tenant_id", "created_at"))
+
+
 def placeholder_sql(entity: Entity) -> str:
     """One statement that makes rows for entities which were only named; existing rows are touched as little as can be."""
     table, key = entity.table, entity.key
-    source = unnest([table.c[key], table.c.tenant_id, table.c.created_at])
+    source = rows_of(placeholder_columns(entity))
     return (
         f"INSERT INTO {table.name} AS t ({_q(key)}, tenant_id, created_at, placeholder) "  # noqa: S608 (as above)
         f"SELECT u.{_q(key)}, u.tenant_id, u.created_at, true FROM {source} "
@@ -57,11 +63,14 @@ def placeholder_sql(entity: Entity) -> str:
 
 
 def _is_news(entity: Entity) -> str:
-    """Whether a row that only names an entity would change anything: most parents are there, and stay untouched."""
+    """Whether a row that only names an entity would change anything: most parents are there, and stay untouched.
+
+    OFFSET keeps it a look by key for each row: as a join, planned while the table was still small, it reads all of it.
+    """
     key = _q(entity.key)
     return (
         f"NOT EXISTS (SELECT FROM {entity.table.name} p WHERE p.{key} = u.{key} "
-        "AND p.tenant_id = u.tenant_id AND (NOT p.placeholder OR p.created_at <= u.created_at))"
+        "AND p.tenant_id = u.tenant_id AND (NOT p.placeholder OR p.created_at <= u.created_at) OFFSET 0)"
     )
 
 

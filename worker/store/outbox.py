@@ -91,10 +91,11 @@ def describe(outcome: Settled) -> tuple[str, str, str, dict[str, Any]]:
     """Family, outcome, tenant and confirmation item of one settled message."""
     if isinstance(outcome, Accepted):
         message = outcome.message
+        event_id = str(message.id)
         item: dict[str, Any] = {
-            "id": str(message.id),
+            "id": event_id,
             "type": message.type,
-            "key": message.key_text,
+            "key": event_id if message.key[0] is message.id else message.key_text,
             "source": message.source,
         }
         return message.delivery.family, outcome.outcome, message.tenant, item

@@ -7,6 +7,7 @@ order and tables in one order, so that two workers lock in the same order. Nothi
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -54,26 +55,34 @@ class Writer:
         """Fold fresh changes into their rows, and make placeholders for entities that were only named."""
         changes_of: dict[str, list[Message]] = defaultdict(list)
         named: dict[str, dict[tuple[Any, str], datetime]] = defaultdict(dict)
+        by_type: dict[str, list[Message]] = defaultdict(list)
         for message in changes:
-            entity = self._plan.entities[message.type]
-            changes_of[entity.table.name].append(message)
-            sets = entity.folds[message.type].sets
-            _name_parents(named, (p for p in entity.parents if p.column in sets), message)
+            by_type[message.type].append(message)
+        for event, same in by_type.items():
+            entity = self._plan.entities[event]
+            changes_of[entity.table.name] += same
+            sets = entity.folds[event].sets
+            _name_parents(named, (p for p in entity.parents if p.column in sets), same)
         for event, messages in facts.items():
-            for message in messages:
-                _name_parents(named, self._plan.facts[event].parents, message)
+            _name_parents(named, self._plan.facts[event].parents, messages)
         for writer in self._entities:
             name = writer.entity.table.name
             await writer.write(connection, changes_of.get(name, ()), named.get(name, {}))
 
 
 def _name_parents(
-    named: dict[str, dict[tuple[Any, str], datetime]], parents: Iterable[Parent], message: Message
+    named: dict[str, dict[tuple[Any, str], datetime]],
+    parents: Iterable[Parent],
+    messages: Sequence[Message],
 ) -> None:
-    """Remember which entities a message names, and the earliest time at which one was named."""
+    """Remember which entities messages of one type name, and the earliest time at which each was named."""
     for parent in parents:
-        key = getattr(message.fields, parent.column)
-        if key is not None:
-            times = named[parent.table.name]
-            place = (key, message.tenant)
-            times[place] = min(times.get(place, message.time), message.time)
+        times = named[parent.table.name]
+        for message, key in zip(
+            messages, map(attrgetter(f"fields.{parent.column}"), messages), strict=True
+        ):
+            if key is not None:
+                place = (key, message.tenant)
+                known = times.get(place)
+                if known is None or message.time < known:
+                    times[place] = message.time
