@@ -151,6 +151,10 @@ def _routing_key(group: dict[str, Any]) -> str:
 def confirmation_bodies(entry: OutboxEntry, group: dict[str, Any], worker: str) -> Iterator[bytes]:
     """The `persistence.confirmed` events for one outcome and tenant, each at most 1 MiB."""
     committed_at = entry.committed_at.astimezone(UTC).isoformat().replace("+00:00", "Z")
+    whole = _event(entry, group, worker, committed_at, group["items"], 0)
+    if len(whole) <= MAX_CONFIRMATION_BYTES:
+        yield whole
+        return
     chunk: list[dict[str, Any]] = []
     size = number = 0
     for item in group["items"]:

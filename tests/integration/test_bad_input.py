@@ -8,6 +8,7 @@ import zstandard
 from support.broker import client
 from support.events import logged
 from support.hostile import HOSTILE, publish_hostile
+from support.queues import length
 from support.tables import count, rows
 from support.workers import drain
 
@@ -268,6 +269,8 @@ async def test_same_key_with_other_content_is_a_conflict_that_names_both_digests
     assert letter["reason"] == "conflict"
     assert row["digest"] in letter["errors"]
     assert row["action"] == "one"
+    # The worker is gone, and with it its connection: what it did not acknowledge would be back.
+    assert await length(settings.broker, "worker.execution-log") == 0
 
 
 async def test_a_row_that_postgresql_refuses_is_bisected_out_of_its_batch(settings, database_url):
