@@ -1,17 +1,19 @@
 """Writes the messages of a batch into their tables: one statement a table, all families in one order.
 
-Promises one verdict a message: stored now, stored before, or in conflict with what is stored. Rows are written in key
-order and tables in one order, so that two workers lock in the same order. Nothing here commits.
+Promises one verdict a message: stored now, stored before, or in conflict with what is stored. A message that stands for
+several is stored with all its parts, or not at all. Rows are written in key order and tables in one order, so that two
+workers lock in the same order. Nothing here commits.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
 import asyncpg
 
-from worker.message import Message
+from worker.errors import Invalid
+from worker.message import Message, Rejected
 from worker.store.declaration import Parent
 from worker.store.entities import EntityWriter
 from worker.store.facts import Verdict, fact_inserter, lifecycle_inserter
@@ -30,20 +32,53 @@ class Writer:
     async def write(
         self, connection: asyncpg.Connection, messages: Sequence[Message]
     ) -> list[Verdict]:
-        """Write these messages in the open transaction; one verdict for each, in no particular order."""
-        by_event: dict[str, list[Message]] = defaultdict(list)
+        """Write these messages in the open transaction; one verdict for each, in no particular order.
+
+        Raises Invalid where a part of a message is in conflict: the message is refused as a whole.
+        """
+        changes, facts = self._by_table(messages)
+        verdicts, fresh = await self._lifecycle.insert(connection, changes)
+        parts = [part for message in fresh for part in self._parts(message)]
+        if parts:
+            fresh += await self._write_part_events(connection, parts, facts)
+        await self._write_entities(connection, fresh, facts)
+        of_others = set(map(id, parts))
+        for event, inserter in self._facts.items():
+            if event in facts:
+                found, _ = await inserter.insert(connection, facts[event])
+                verdicts += _own(facts[event], found, of_others)
+        return verdicts
+
+    def _by_table(
+        self, messages: Iterable[Message]
+    ) -> tuple[list[Message], dict[str, list[Message]]]:
+        """The messages that change entities, and those that are rows of their own by type."""
         changes: list[Message] = []
+        facts: dict[str, list[Message]] = defaultdict(list)
         for message in messages:
             if message.type in self._plan.entities:
                 changes.append(message)
             else:
-                by_event[message.type].append(message)
+                facts[message.type].append(message)
+        return changes, facts
+
+    def _parts(self, message: Message) -> Sequence[Message]:
+        parts = self._plan.entities[message.type].folds[message.type].parts
+        return parts(message) if parts else ()
+
+    async def _write_part_events(
+        self,
+        connection: asyncpg.Connection,
+        parts: Sequence[Message],
+        facts: dict[str, list[Message]],
+    ) -> list[Message]:
+        """Record what the parts change, put those that are rows of their own to `facts`; the changes that are new."""
+        changes, rows = self._by_table(parts)
+        for event, more in rows.items():
+            facts[event] += more
         verdicts, fresh = await self._lifecycle.insert(connection, changes)
-        await self._write_entities(connection, fresh, by_event)
-        for event, inserter in self._facts.items():
-            if event in by_event:
-                verdicts += (await inserter.insert(connection, by_event[event]))[0]
-        return verdicts
+        _own(changes, verdicts, set(map(id, changes)))
+        return fresh
 
     async def _write_entities(
         self,
@@ -77,3 +112,16 @@ def _name_parents(
             times = named[parent.table.name]
             place = (key, message.tenant)
             times[place] = min(times.get(place, message.time), message.time)
+
+
+def _own(
+    messages: Sequence[Message], verdicts: Sequence[Verdict], parts: Container[int]
+) -> list[Verdict]:
+    """The verdicts on messages that came by themselves; a part that is refused refuses the message that it is a part of."""
+    own = []
+    for message, verdict in zip(messages, verdicts, strict=True):
+        if id(message) not in parts:
+            own.append(verdict)
+        elif isinstance(verdict, Rejected):
+            raise Invalid(f"its {message.type}: {verdict.errors[0]['msg']}", reason=verdict.reason)
+    return own
