@@ -161,6 +161,9 @@ _OPERATIONAL_PRIVILEGES = {
     "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "loss_ledger": ("SELECT", "INSERT"),
     "schema_versions": ("SELECT",),
+    # The worker has no business with people's passwords and keys.
+    "users": (),
+    "api_keys": (),
 }
 
 
