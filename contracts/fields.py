@@ -107,8 +107,9 @@ Cost = Annotated[
 
 
 def _shortest(value: Decimal) -> int | float:
-    """A JSON number that reads as this value again: a whole number as such, since a double holds 53 bits of it."""
-    return int(value) if value == value.to_integral_value() else float(value)
+    """A JSON number that reads as this value again: a whole one as an integer, where the wire has it."""
+    whole = abs(value) <= INT64_MAX and value == value.to_integral_value()
+    return int(value) if whole else float(value)
 
 
 DecimalNumber = Annotated[
