@@ -62,7 +62,7 @@ users = Table(
     PrimaryKeyConstraint("id", "tenant_id"),
     UniqueConstraint("username"),
     UniqueConstraint("email"),
-    info={"kind": Kind.OPERATIONAL},
+    info={"kind": Kind.ACCOUNT},
 )
 """One row a person."""
 
@@ -84,6 +84,6 @@ api_keys = Table(
     owned_by("user_id", "users.id"),
     UniqueConstraint("key_hash"),
     Index(None, "user_id"),
-    info={"kind": Kind.OPERATIONAL},
+    info={"kind": Kind.ACCOUNT},
 )
 """One row a key; only its hash is kept."""

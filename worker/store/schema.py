@@ -52,6 +52,9 @@ class Kind(StrEnum):
     OPERATIONAL = "operational"
     """The worker's own book-keeping."""
 
+    ACCOUNT = "account"
+    """Who may use the operator console: no business of the worker, which may not even read it."""
+
 
 def key_column(member: str) -> Column[Any]:
     """A primary key `id`, as the page names it, for what messages name by a member of a longer name, such as `run_id`."""
