@@ -6,7 +6,7 @@ workers lock in the same order. Nothing here commits.
 """
 
 from collections import defaultdict
-from collections.abc import Container, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Any
 
@@ -18,6 +18,9 @@ from worker.store.declaration import Parent
 from worker.store.entities import EntityWriter
 from worker.store.facts import Verdict, fact_inserter, lifecycle_inserter
 from worker.store.plan import Plan
+
+PARTS_AT_ONCE = 5_000
+"""Parts that are written together, or as many as the one message has that goes past it."""
 
 
 class Writer:
@@ -36,49 +39,36 @@ class Writer:
 
         Raises Invalid where a part of a message is in conflict: the message is refused as a whole.
         """
-        changes, facts = self._by_table(messages)
-        verdicts, fresh = await self._lifecycle.insert(connection, changes)
-        parts = [part for message in fresh for part in self._parts(message)]
-        if parts:
-            fresh += await self._write_part_events(connection, parts, facts)
-        await self._write_entities(connection, fresh, facts)
-        of_others = set(map(id, parts))
-        for event, inserter in self._facts.items():
-            if event in facts:
-                found, _ = await inserter.insert(connection, facts[event])
-                verdicts += _own(facts[event], found, of_others)
+        verdicts, fresh = await self._write(connection, messages)
+        for parts in _groups(self._parts(fresh)):
+            found, _ = await self._write(connection, parts)
+            _refuse(found)
         return verdicts
 
-    def _by_table(
-        self, messages: Iterable[Message]
-    ) -> tuple[list[Message], dict[str, list[Message]]]:
-        """The messages that change entities, and those that are rows of their own by type."""
+    async def _write(
+        self, connection: asyncpg.Connection, messages: Iterable[Message]
+    ) -> tuple[list[Verdict], list[Message]]:
+        """One verdict a message, and the messages that change entities and are new."""
+        by_event: dict[str, list[Message]] = defaultdict(list)
         changes: list[Message] = []
-        facts: dict[str, list[Message]] = defaultdict(list)
         for message in messages:
             if message.type in self._plan.entities:
                 changes.append(message)
             else:
-                facts[message.type].append(message)
-        return changes, facts
-
-    def _parts(self, message: Message) -> Sequence[Message]:
-        parts = self._plan.entities[message.type].folds[message.type].parts
-        return parts(message) if parts else ()
-
-    async def _write_part_events(
-        self,
-        connection: asyncpg.Connection,
-        parts: Sequence[Message],
-        facts: dict[str, list[Message]],
-    ) -> list[Message]:
-        """Record what the parts change, put those that are rows of their own to `facts`; the changes that are new."""
-        changes, rows = self._by_table(parts)
-        for event, more in rows.items():
-            facts[event] += more
+                by_event[message.type].append(message)
         verdicts, fresh = await self._lifecycle.insert(connection, changes)
-        _own(changes, verdicts, set(map(id, changes)))
-        return fresh
+        await self._write_entities(connection, fresh, by_event)
+        for event, inserter in self._facts.items():
+            if event in by_event:
+                verdicts += (await inserter.insert(connection, by_event[event]))[0]
+        return verdicts, fresh
+
+    def _parts(self, messages: Iterable[Message]) -> Iterator[Sequence[Message]]:
+        """The parts of each message that stands for several."""
+        for message in messages:
+            parts = self._plan.entities[message.type].folds[message.type].parts
+            if parts:
+                yield parts(message)
 
     async def _write_entities(
         self,
@@ -114,14 +104,20 @@ def _name_parents(
             times[place] = min(times.get(place, message.time), message.time)
 
 
-def _own(
-    messages: Sequence[Message], verdicts: Sequence[Verdict], parts: Container[int]
-) -> list[Verdict]:
-    """The verdicts on messages that came by themselves; a part that is refused refuses the message that it is a part of."""
-    own = []
-    for message, verdict in zip(messages, verdicts, strict=True):
-        if id(message) not in parts:
-            own.append(verdict)
-        elif isinstance(verdict, Rejected):
-            raise Invalid(f"its {message.type}: {verdict.errors[0]['msg']}", reason=verdict.reason)
-    return own
+def _groups(many: Iterable[Sequence[Message]]) -> Iterator[list[Message]]:
+    """Parts in groups of a bounded size, each made when it is needed: a body of graphs is many times as many messages."""
+    group: list[Message] = []
+    for parts in many:
+        group += parts
+        if len(group) >= PARTS_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _refuse(verdicts: Iterable[Verdict]) -> None:
+    """Raise Invalid where a part is refused."""
+    for verdict in verdicts:
+        if isinstance(verdict, Rejected):
+            raise Invalid(f"its {verdict.type}: {verdict.errors[0]['msg']}", reason=verdict.reason)
