@@ -7,10 +7,11 @@ nothing is rounded, cut or guessed from another JSON type (but the digits of a t
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
-from pydantic import BeforeValidator, Field, PlainSerializer, WithJsonSchema
+from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from contracts.limits import INT32_MAX, INT64_MAX
 
@@ -83,6 +84,9 @@ Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(min_length=1, max_length=255)]
 """A name of at most 255 characters."""
 
+ShortName = Annotated[str, Field(min_length=1, max_length=100)]
+"""A name of at most 100 characters."""
+
 Money = Annotated[
     Decimal,
     BeforeValidator(_decimal),
@@ -91,6 +95,31 @@ Money = Annotated[
     WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000}),
 ]
 """NUMERIC(14,6), not negative; more places than the column holds are refused, not rounded."""
+
+Cost = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    PlainSerializer(float, return_type=float, when_used="json"),
+    Field(ge=0, max_digits=10, decimal_places=6),
+    WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 10_000}),
+]
+"""NUMERIC(10,6), not negative: the price of one call; more places than the column holds are refused."""
+
+
+def _shortest(value: Decimal) -> int | float:
+    """A JSON number that reads as this value again: a whole one as an integer, where the wire has it."""
+    whole = abs(value) <= INT64_MAX and value == value.to_integral_value()
+    return int(value) if whole else float(value)
+
+
+DecimalNumber = Annotated[
+    Decimal,
+    BeforeValidator(_decimal),
+    PlainSerializer(_shortest, return_type=int | float, when_used="json"),
+    Field(allow_inf_nan=False),
+    WithJsonSchema({"type": "number"}),
+]
+"""NUMERIC: any JSON number, kept as its shortest decimal form."""
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
 """A finite IEEE double."""
@@ -104,8 +133,42 @@ Positive = Annotated[int, Field(ge=1, le=INT32_MAX)]
 Milliseconds = Annotated[int, Field(ge=0, le=INT64_MAX)]
 """A duration in milliseconds that a BIGINT column holds."""
 
+Size = Annotated[int, Field(ge=0, le=INT64_MAX)]
+"""A number of bytes that a BIGINT column holds."""
+
+Percentage = Annotated[int, Field(ge=0, le=100)]
+"""A whole percentage."""
+
 Attempt = Annotated[int, Field(ge=1, le=INT32_MAX)]
 """Which attempt of a task an event tells of, from 1."""
 
 JsonObject = dict[str, Any]
 """An open JSON object; its shape is described in the contract's docstring."""
+
+
+class ClaimCheck(TypedDict):
+    """Where a content lies that is too large for a message. The worker keeps the reference and never fetches it."""
+
+    # pydantic reads it, it is no member
+    __pydantic_config__ = ConfigDict(extra="forbid", strict=True, ser_json_inf_nan="constants")  # type: ignore[misc]
+
+    uri: Annotated[
+        str,
+        Field(
+            min_length=1,
+            max_length=2048,
+            pattern=r"^[A-Za-z][A-Za-z0-9+.-]*:[^\s\x00-\x1f]+$",
+            description="where it lies, such as s3://bucket/key; without a password",
+        ),
+    ]
+    sha256: Annotated[
+        str,
+        Field(pattern=r"^[0-9a-f]{64}$", description="the content's SHA-256, in lower-case hex"),
+    ]
+    size: Annotated[Size, Field(description="the content's size in bytes")]
+    content_type: NotRequired[
+        Annotated[
+            Annotated[str, Field(min_length=1, max_length=255)] | None,
+            Field(description="the content's media type"),
+        ]
+    ]

@@ -12,12 +12,14 @@ class WorkerError(Exception):
 class Invalid(WorkerError):
     """PostgreSQL refused a row, and would refuse it again: the message becomes a dead letter, the rest lands.
 
-    `sqlstate` is PostgreSQL's five-character code, or "" where the driver refused the value itself.
+    `sqlstate` is PostgreSQL's five-character code, or "" where the driver refused the value itself. `reason` is the
+    reason of the rejection, where it was not PostgreSQL that refused.
     """
 
-    def __init__(self, text: str, sqlstate: str = "") -> None:
+    def __init__(self, text: str, sqlstate: str = "", *, reason: str | None = None) -> None:
         super().__init__(text)
         self.sqlstate = sqlstate
+        self.reason = reason
 
 
 class Unavailable(WorkerError):

@@ -101,6 +101,10 @@ class Settings(BaseSettings):
     pause_window: int = Field(1000, ge=1, description="messages that this is judged by")
     pause_minimum: int = Field(200, ge=1, description="fewest messages that it is judged by")
     pause_sources: int = Field(3, ge=1, description="fewest sources that must be refused")
+    checkpoint_archive: str = Field(
+        "",
+        description="folder for compressed copies of checkpoints, made by 'worker maintain' and 'worker checkpoints archive'; empty = none",
+    )
     management_url: SecretStr | None = Field(
         None,
         description="RabbitMQ's management API, http://user:password@host:15672, for 'worker doctor' only: policies, alarms and limits",

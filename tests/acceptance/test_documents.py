@@ -32,6 +32,8 @@ from support.engine import docker, needs_engine
 from support.events import created, logged
 from support.workers import drain
 
+from contracts import Event
+from contracts.example_files import valid_examples
 from worker import cli
 from worker.health import application
 from worker.settings import Settings, environment_name
@@ -103,11 +105,24 @@ def _prepare(words: list[str], request) -> None:
         asyncio.run(
             _declare(request.getfixturevalue("amqp_url"), words[words.index("--queue") + 1])
         )
+    if words[0] == "checkpoints":
+        places = request.getfixturevalue("places")
+        places["WORKER_CHECKPOINT_ARCHIVE"] = "."
+        [example] = [e for e in valid_examples("checkpoint.saved") if e.name == "valid-full"]
+        asyncio.run(_store(request.getfixturevalue("settings"), Event(**example.event)))
+        if "--from-archive" in words:
+            assert command("checkpoints", "archive", **places).code == 0
     if words[0] == "publish":
         lines = [created().to_json(), logged().to_json()]
         for name in (word for word in words if word.endswith(".jsonl")):
             with open(name, "wb") as file:  # noqa: PTH123 (in the folder of the test)
                 file.write(b"\n".join(lines))
+
+
+async def _store(settings: Settings, event: Event) -> None:
+    async with client(settings.broker) as agent:
+        await agent.publish(event)
+    await drain(settings)
 
 
 async def _make_letter(settings: Settings) -> None:

@@ -99,6 +99,7 @@ def test_every_setting_is_explained_with_its_default():
             "families": "all",
             "crash_point": "none",
             "management_url": "none",
+            "checkpoint_archive": "none",
             "allow_unsafe_database": "false",
         }
         expected = "required" if field.is_required() else special.get(name, str(field.default))

@@ -103,7 +103,12 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
         await agent.publish(created(), logged(), logged(), b"not JSON")
     await drain(as_worker)
     assert await count(roles.superuser, "tasks") == 3
-    for sql in ("UPDATE execution_logs SET action = ''", "DELETE FROM tasks", "DROP TABLE tasks"):
+    for sql in (
+        "UPDATE execution_logs SET action = ''",
+        "DELETE FROM tasks",
+        "DROP TABLE tasks",
+        "SELECT password_hash FROM users",
+    ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await roles.run(sql, "worker")
 

@@ -34,8 +34,10 @@ async def test_the_overview_counts_what_is_there(settings, amqp_url):
     assert waiting == {
         "execution-log": (0, 0),
         "task-lifecycle": (1, 0),
+        "metric": (0, 0),
         "trajectory": (0, 0),
         "unrouted": (0, 0),
+        "workflow": (0, 0),
     }
     contents = seen.database.contents
     rows = {one.table: one.rows for one in contents.tables}

@@ -7,6 +7,7 @@ from hypothesis import settings as hypothesis_settings
 from support.events import created, decoded, logged
 from support.lives import lives
 from support.tables import FACTS_AND_ENTITIES, connected, contents, rows
+from support.workflow_lives import workflow_lives
 
 from contracts import trajectory
 from contracts.identifiers import uuid7
@@ -37,18 +38,23 @@ def make_persister(database: Database) -> Persister:
     return Persister(database, Writer(plan()), "task-lifecycle", "agent.replies.*")
 
 
-def example_lives() -> list:
-    """Three hundred events of a few tasks and jobs, from hypothesis, and children that come before their parents."""
+def longest_of(strategy) -> list:
+    """The longest of a dozen lists of events."""
     found: list = []
 
     @seed(20261122)
     @hypothesis_settings(max_examples=12, database=None, suppress_health_check=list(HealthCheck))
-    @given(lives(most=40))
+    @given(strategy)
     def collect(events) -> None:
         found.append(events)
 
     collect()
-    longest = max(found, key=len)
+    return max(found, key=len)
+
+
+def example_lives() -> list:
+    """Events of a few tasks, jobs and runs, from hypothesis, and children that come before their parents."""
+    longest = [*longest_of(lives(most=40)), *longest_of(workflow_lives(most=60))]
     task_id, job_id = uuid7(), uuid7()
     children = [logged(task_id) for _ in range(5)]
     runs = [

@@ -15,7 +15,9 @@ TYPES = {
     "timestamp with time zone": "timestamptz",
     "double precision": "float8",
 }
-TASK, OTHER, JOB = (UUID(int=number) for number in (1, 2, 3))
+TASK, OTHER, JOB, SESSION, RUN, BRANCH, STEP, NODE, NEXT, USER = map(
+    UUID, map("{:032x}".format, range(1, 11))
+)
 
 # One row of every table that its constraints accept.
 FACT = "gen_random_uuid(), '/agents/a', '\\x000102030405060708090a0b0c0d0e0f'"
@@ -32,6 +34,34 @@ SAMPLES = {
     f" VALUES (gen_random_uuid(), '{JOB}', 'a', 'q', 0.5, {FACT})",
     "policy_checkpoints": "(checkpoint_id, job_id, agent_id, iteration, policy_data, event_id, source, content_digest)"
     f" VALUES (gen_random_uuid(), '{JOB}', 'a', 1, '{{}}', {FACT})",
+    "sessions": f"(id, name) VALUES ('{SESSION}', 'one')",
+    "projects": f"(id, session_id, name) VALUES (gen_random_uuid(), '{SESSION}', 'one')",
+    "workflow_runs": "(id, session_id, mode) VALUES"
+    f" ('{RUN}', '{SESSION}', 'one_shot'), ('{BRANCH}', '{SESSION}', 'one_shot')",
+    "workflow_steps": f"(id, run_id, session_id, step_number) VALUES ('{STEP}', '{RUN}', '{SESSION}', 0)",
+    "dag_nodes": "(id, run_id, session_id, node_type) VALUES"
+    f" ('{NODE}', '{RUN}', '{SESSION}', 'agent'), ('{NEXT}', '{RUN}', '{SESSION}', 'terminator')",
+    "dag_edges": "(from_node_id, to_node_id, run_id, session_id, event_id, source, content_digest)"
+    f" VALUES ('{NODE}', '{NEXT}', '{RUN}', '{SESSION}', {FACT})",
+    "checkpoints": "(id, run_id, session_id, step_id, checkpoint_type, context_snapshot, event_id, source,"
+    f" content_digest) VALUES (gen_random_uuid(), '{RUN}', '{SESSION}', '{STEP}', 'manual', '{{}}', {FACT})",
+    "messages": "(id, run_id, session_id, step_id, sender, recipient, content, timestamp, event_id, source,"
+    f" content_digest) VALUES (gen_random_uuid(), '{RUN}', '{SESSION}', '{STEP}', 'a', 'b', '', now(), {FACT})",
+    "cost_records": "(id, run_id, session_id, step_id, model, prompt_tokens, completion_tokens, total_tokens,"
+    f" cost_usd, timestamp, event_id, source, content_digest) VALUES (gen_random_uuid(), '{RUN}', '{SESSION}',"
+    f" '{STEP}', 'm', 1, 2, 3, 0.5, now(), {FACT})",
+    "approval_requests": "(id, run_id, session_id, step_id, requested_at)"
+    f" VALUES (gen_random_uuid(), '{RUN}', '{SESSION}', '{STEP}', now())",
+    "branches": "(id, parent_run_id, child_run_id, parent_step_id, session_id, branch_name, event_id, source,"
+    f" content_digest) VALUES (gen_random_uuid(), '{RUN}', '{BRANCH}', '{STEP}', '{SESSION}', 'b', {FACT})",
+    "workflow_metrics": "(id, run_id, session_id, step_id, timestamp, metric_name, metric_value, event_id, source,"
+    f" content_digest) VALUES (gen_random_uuid(), '{RUN}', '{SESSION}', '{STEP}', now(), 'm', 1, {FACT})",
+    "files": "(id, run_id, session_id, step_id, file_path, file_type, event_id, source, content_digest)"
+    f" VALUES (gen_random_uuid(), '{RUN}', '{SESSION}', '{STEP}', 'a.py', 'code', {FACT})",
+    "metrics": "(id, name, value, timestamp, event_id, source, content_digest)"
+    f" VALUES (gen_random_uuid(), 'depth', 1, now(), {FACT})",
+    "users": f"(id, username, email, password_hash) VALUES ('{USER}', 'ada', 'ada@example.org', 'x')",
+    "api_keys": f"(user_id, key_hash, name) VALUES ('{USER}', 'x', 'ci')",
     "outbox": "(id, family, payload) VALUES (gen_random_uuid(), 'task-lifecycle', '{}')",
     "suspects": "(digest, family) VALUES ('\\x00', 'task-lifecycle')",
     "loss_ledger": "(epoch, source) VALUES (gen_random_uuid(), '/agents/a')",
@@ -144,7 +174,9 @@ async def test_indexes_and_checks_are_there(db):
     for name, table in TABLES.items():
         found = await indexes_of(db, name)
         assert set(table.get("indexes", ())) <= set(found.values()), name
-        assert all(index.startswith((f"ix_{name}_", f"pk_{name}")) for index in found)
+        assert all(
+            index.startswith((f"ix_{name}_", f"pk_{name}", f"uq_{name}_")) for index in found
+        )
         checks = await constraints_of(db, name, "c")
         assert all(check.startswith(f"ck_{name}_") for check in checks)
 
@@ -226,6 +258,35 @@ async def test_what_is_owned_goes_with_its_owner(rows):
     ):
         assert await rows.fetchval(f"SELECT count(*) FROM {name}") == 0, name
     assert await rows.fetchval("SELECT count(*) FROM lifecycle_events") == 1
+
+
+async def test_a_workspace_owns_what_is_in_it(rows):
+    """Deleting a session deletes its runs and all that is theirs; deleting a step leaves what only mentions it."""
+    group = [name for name in TABLES if "session_id" in TABLES[name]["columns"]]
+    await rows.execute("DELETE FROM workflow_steps")
+    mention = (
+        "checkpoints",
+        "messages",
+        "cost_records",
+        "workflow_metrics",
+        "files",
+        "approval_requests",
+    )
+    for name in mention:
+        assert await rows.fetchval(f"SELECT count(*) FROM {name} WHERE step_id IS NULL") == 1, name
+    assert await rows.fetchval("SELECT count(*) FROM branches WHERE parent_step_id IS NULL") == 1
+    await rows.execute("UPDATE workflow_runs SET project_id = (SELECT id FROM projects)")
+    await rows.execute("DELETE FROM projects")
+    assert await rows.fetchval("SELECT count(*) FROM workflow_runs WHERE project_id IS NULL") == 2
+    await rows.execute("DELETE FROM sessions")
+    for name in group:
+        assert await rows.fetchval(f"SELECT count(*) FROM {name}") == 0, name
+
+
+async def test_no_account_is_there_before_one_is_made(db):
+    """No migration inserts an operator, least of all one with a password that others know."""
+    assert await db.fetchval("SELECT count(*) FROM users") == 0
+    assert await db.fetchval("SELECT count(*) FROM api_keys") == 0
 
 
 async def test_durations_and_retries_are_worked_out(rows):

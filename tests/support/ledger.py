@@ -15,12 +15,26 @@ _STORED = (
     "SELECT event_id::text, tenant_id FROM lifecycle_events UNION ALL "
     "SELECT event_id::text, tenant_id FROM trajectories UNION ALL "
     "SELECT event_id::text, tenant_id FROM task_dependencies UNION ALL "
-    "SELECT event_id::text, tenant_id FROM policy_checkpoints"
+    "SELECT event_id::text, tenant_id FROM policy_checkpoints UNION ALL "
+    "SELECT event_id::text, tenant_id FROM dag_edges UNION ALL "
+    "SELECT event_id::text, tenant_id FROM checkpoints UNION ALL "
+    "SELECT event_id::text, tenant_id FROM messages UNION ALL "
+    "SELECT event_id::text, tenant_id FROM cost_records UNION ALL "
+    "SELECT event_id::text, tenant_id FROM branches UNION ALL "
+    "SELECT event_id::text, tenant_id FROM workflow_metrics UNION ALL "
+    "SELECT event_id::text, tenant_id FROM files UNION ALL "
+    "SELECT event_id::text, tenant_id FROM metrics"
 )
 _FOLDED = """
 WITH entities AS (
     SELECT 'task' AS type, task_id::text AS id, tenant_id, version FROM tasks UNION ALL
-    SELECT 'training_job', job_id::text, tenant_id, version FROM training_jobs
+    SELECT 'training_job', job_id::text, tenant_id, version FROM training_jobs UNION ALL
+    SELECT 'workspace', id::text, tenant_id, version FROM sessions UNION ALL
+    SELECT 'project', id::text, tenant_id, version FROM projects UNION ALL
+    SELECT 'run', id::text, tenant_id, version FROM workflow_runs UNION ALL
+    SELECT 'step', id::text, tenant_id, version FROM workflow_steps UNION ALL
+    SELECT 'dag_node', id::text, tenant_id, version FROM dag_nodes UNION ALL
+    SELECT 'approval_request', id::text, tenant_id, version FROM approval_requests
 ), told AS (
     SELECT entity_type AS type, entity_id AS id, tenant_id, count(*) AS events FROM lifecycle_events GROUP BY 1, 2, 3
 )

@@ -15,6 +15,20 @@ FACTS_AND_ENTITIES = (
     "training_jobs",
     "trajectories",
     "policy_checkpoints",
+    "sessions",
+    "projects",
+    "workflow_runs",
+    "workflow_steps",
+    "dag_nodes",
+    "dag_edges",
+    "checkpoints",
+    "messages",
+    "cost_records",
+    "approval_requests",
+    "branches",
+    "workflow_metrics",
+    "files",
+    "metrics",
 )
 _MAY_DIFFER = {"updated_at", "recorded_at"}
 

@@ -75,9 +75,9 @@ def _fits_kind(schema, value, root):
                 and not value >= schema.get("exclusiveMaximum", float("inf"))
             )
         case list():
-            return len(value) <= schema.get("maxItems", len(value)) and all(
-                accepts(schema.get("items", {}), item, root) for item in value
-            )
+            return (
+                schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+            ) and all(accepts(schema.get("items", {}), item, root) for item in value)
         case dict():
             members = schema.get("properties", {})
             return (
@@ -94,6 +94,12 @@ NOT_IN_SCHEMA = {
     "value_error",
     "decimal_max_places",
     "task_depends_on_itself",
+    "branch_of_itself",
+    "dag_cycle",
+    "dag_edge_repeated",
+    "dag_edge_to_itself",
+    "dag_node_repeated",
+    "dag_unknown_node",
 }
 IN_SCHEMA_ALL_THE_SAME = {"invalid-cost-as-text"}  # of such a kind, and yet in the schema
 

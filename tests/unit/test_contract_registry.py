@@ -29,6 +29,18 @@ WIRE = {
         *("training.completed", "training.failed", "training.cancelled"),
         "policy.checkpoint_saved",
     },
+    "workflow": {
+        *("workspace.created", "workspace.updated", "workspace.heartbeat", "workspace.archived"),
+        *("workspace.restored", "workspace.deleted", "project.created", "project.updated"),
+        *("run.created", "run.planning", "run.started", "run.paused", "run.waiting_approval"),
+        *("run.resumed", "run.heartbeat", "run.completed", "run.failed", "run.measured"),
+        *("step.created", "step.started", "step.progressed", "step.paused"),
+        *("step.waiting_approval", "step.resumed", "step.completed", "step.failed"),
+        *("step.skipped", "dag.defined", "dag.node_added", "dag.node_changed", "dag.edge_added"),
+        *("checkpoint.saved", "message.sent", "cost.recorded", "approval.requested"),
+        *("approval.resolved", "branch.created", "file.recorded"),
+    },
+    "metric": {"metric.recorded"},
 }
 
 
@@ -79,6 +91,14 @@ def test_keys_are_those_of_the_data_model():
         "trajectory.recorded": ("trajectory_id",),
         "policy.checkpoint_saved": ("checkpoint_id",),
         "task.depends_on": ("task_id", "depends_on_task_id"),
+        "run.measured": ("measurement_id",),
+        "dag.edge_added": ("from_node_id", "to_node_id"),
+        "checkpoint.saved": ("checkpoint_id",),
+        "message.sent": ("message_id",),
+        "cost.recorded": ("cost_id",),
+        "branch.created": ("branch_id",),
+        "file.recorded": ("file_id",),
+        "metric.recorded": ("metric_id",),
     }
     for name, fields in found.items():
         assert set(fields) <= set(contract_types()[name][1].model_fields)

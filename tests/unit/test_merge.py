@@ -7,6 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from support.events import decoded
 from support.lives import lives
+from support.workflow_lives import workflow_lives
 
 from worker.families import plan
 from worker.message import Message
@@ -43,7 +44,7 @@ def shown(entity, rows: dict[Any, Folded]) -> dict[Any, dict[str, Any]]:
     }
 
 
-@given(lives(), st.randoms(use_true_random=False))
+@given(lives() | workflow_lives(), st.randoms(use_true_random=False))
 def test_any_order_folds_into_the_same_rows(events, random_: random.Random):
     """A permutation of an entity's messages changes nothing that a row shows."""
     messages = decoded(*events)
@@ -52,7 +53,7 @@ def test_any_order_folds_into_the_same_rows(events, random_: random.Random):
         assert shown(entity, fold(entity, messages)) == shown(entity, fold(entity, shuffled))
 
 
-@given(lives(), st.randoms(use_true_random=False))
+@given(lives() | workflow_lives(), st.randoms(use_true_random=False))
 def test_any_grouping_folds_into_the_same_rows(events, random_: random.Random):
     """Folding parts and merging them is folding the whole: batches may be cut anywhere."""
     messages = random_.sample(decoded(*events), len(events))

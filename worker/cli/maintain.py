@@ -24,7 +24,10 @@ def maintain(
     ] = MONTHS_AHEAD,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make the monthly partitions that are missing and fold the loss ledger; safe to run twice and beside running workers."""
+    """Make the monthly partitions that are missing, fold the loss ledger, copy checkpoints into their archive if there is one.
+
+    Safe to run twice and beside running workers.
+    """
     settings = session.load_settings("database")
     done = session.run(upkeep.maintain(settings, months_ahead=months_ahead, dry_run=dry_run))
     if json:
@@ -42,6 +45,10 @@ def maintain(
     output.console.print(
         f"[bold]Loss ledger[/bold]: {done.ledger_rows_folded:,} rows {were} folded into others\n"
     )
+    if done.checkpoints_copied is not None:
+        output.console.print(
+            f"[bold]Checkpoints[/bold]: {done.checkpoints_copied:,} {were} copied into the archive\n"
+        )
 
 
 def _span(names: tuple[str, ...]) -> str | None:

@@ -13,10 +13,11 @@ T = TypeVar("T")
 _UNUSED = {
     "database": {"amqp_url": "amqp://not-used"},
     "broker": {"database_url": "postgresql://not-used"},
+    "neither": {"amqp_url": "amqp://not-used", "database_url": "postgresql://not-used"},
 }
 
 
-def load_settings(need: Literal["database", "broker", "both"] = "both") -> Settings:
+def load_settings(need: Literal["database", "broker", "both", "neither"] = "both") -> Settings:
     """Settings from the environment; a command that needs one service only does without the address of the other.
 
     Raises Misconfigured naming what is wrong.

@@ -11,8 +11,8 @@ from functools import cache
 from contracts import registry
 from worker.errors import Misconfigured
 
-# lifecycle_events and the operational tables belong to no family; named here so that the metadata is complete.
-from worker.store import lifecycle, operational  # noqa: F401
+# lifecycle_events, accounts and the operational tables belong to no family; named so that the metadata is complete.
+from worker.store import accounts, lifecycle, operational  # noqa: F401
 from worker.store.declaration import Family
 from worker.store.plan import Plan, make_plan
 

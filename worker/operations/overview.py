@@ -186,6 +186,7 @@ async def _tables(connection: AsyncConnection) -> tuple[TableSize, ...]:
         [
             await _size(connection, table.name, kind)
             for kind in Kind
+            if kind is not Kind.ACCOUNT
             for table in tables_of_kind(kind)
         ]
     )

@@ -154,6 +154,7 @@ def _connections(server: Server) -> Finding:
 _PRIVILEGES = {
     Kind.FACT: ("SELECT", "INSERT"),
     Kind.ENTITY: ("SELECT", "INSERT", "UPDATE"),
+    Kind.ACCOUNT: (),
 }
 _OPERATIONAL_PRIVILEGES = {
     "outbox": ("SELECT", "INSERT", "DELETE"),
@@ -169,8 +170,7 @@ async def examine_privileges(connection: AsyncConnection) -> Finding:
     wanted = [
         (table.name, privilege)
         for table in metadata.sorted_tables
-        for privilege in _PRIVILEGES.get(table.info["kind"])
-        or _OPERATIONAL_PRIVILEGES.get(table.name, ("SELECT",))
+        for privilege in _privileges(table)
     ]
     rows = await connection.execute(
         sa.text(
@@ -181,6 +181,13 @@ async def examine_privileges(connection: AsyncConnection) -> Finding:
     )
     role = await connection.scalar(sa.text("SELECT current_user::text"))
     return judge_privileges(str(role), [str(row[0]) for row in rows])
+
+
+def _privileges(table: sa.Table) -> Sequence[str]:
+    """What the worker does to a table."""
+    if table.info["kind"] == Kind.OPERATIONAL:
+        return _OPERATIONAL_PRIVILEGES.get(table.name, ("SELECT",))
+    return _PRIVILEGES[table.info["kind"]]
 
 
 def judge_privileges(role: str, missing: Sequence[str]) -> Finding:

@@ -1,4 +1,4 @@
-"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger.
+"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger, copies of checkpoints.
 
 Promises to be safe to run twice, by two at once and beside running workers.
 """
@@ -9,6 +9,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from worker.operations import checkpoints
 from worker.operations.services import open_database, require_migrations
 from worker.patience import patiently
 from worker.settings import Settings
@@ -43,10 +44,12 @@ class Maintained:
     tables: list[Upkeep]
     ledger_rows_folded: int
     """Rows of the loss ledger that became part of another."""
+    checkpoints_copied: int | None
+    """Checkpoints that were copied into the archive; None where no archive is set."""
 
 
 async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> Maintained:
-    """Add the months that the partitioned tables lack, and fold the loss ledger."""
+    """Add the months that the partitioned tables lack, fold the loss ledger, copy checkpoints where an archive is set."""
     async with open_database(settings, wait=settings.start_timeout) as database:
         await require_migrations(database, settings)
         lacking = await _lacking(database, months_ahead)
@@ -60,6 +63,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         async with database.connection() as connection:
             status = await partition_status(connection, months_ahead=months_ahead)
         folded = await _fold_ledger(database, dry_run=dry_run)
+        copied = await _copy_checkpoints(database, settings, dry_run=dry_run)
     tables = [
         Upkeep(
             table=table.table,
@@ -69,7 +73,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         )
         for table in status
     ]
-    return Maintained(tables, folded)
+    return Maintained(tables, folded, copied)
 
 
 async def _fold_ledger(database: Database, *, dry_run: bool) -> int:
@@ -77,6 +81,15 @@ async def _fold_ledger(database: Database, *, dry_run: bool) -> int:
         return await compact(database)
     async with database.transaction() as connection:
         return await foldable(connection)
+
+
+async def _copy_checkpoints(database: Database, settings: Settings, *, dry_run: bool) -> int | None:
+    if not settings.checkpoint_archive:
+        return None
+    folder = checkpoints.archive_folder(settings.checkpoint_archive)
+    return await (
+        checkpoints.waiting(database) if dry_run else checkpoints.archive(database, folder)
+    )
 
 
 async def _lacking(database: Database, months_ahead: int) -> dict[str, list[str]]:

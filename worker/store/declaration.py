@@ -1,6 +1,6 @@
 """What a family declares about its tables: Fact and Entity, and how an event folds. A declaration is data."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -8,7 +8,8 @@ from sqlalchemy import Column, Computed, Table
 from sqlalchemy.schema import ForeignKeyConstraint
 
 from contracts.registry import ContractFamily
-from worker.store.schema import Kind
+from worker.message import Message
+from worker.store.schema import Kind, member_of
 
 
 @dataclass(frozen=True)
@@ -34,18 +35,24 @@ def parents(table: Table) -> tuple[Parent, ...]:
 class Fact:
     """One event type, one table: each message is one row.
 
-    A column takes the contract's field of its name; `event_time` names the columns that take the event's time where
-    the field is absent.
+    A column takes the contract's field of its name (or the one that its `info` names as `member`); `event_time` names
+    the columns that take the event's time where the field is absent; `later`: those that no message fills.
     """
 
     event: str
     table: Table
     event_time: tuple[str, ...] = ()
+    later: tuple[str, ...] = ()
 
     @cached_property
     def key(self) -> tuple[str, ...]:
         """The columns of the idempotency key, without the tenant."""
         return tuple(column.name for column in self.table.primary_key if column.name != "tenant_id")
+
+    @cached_property
+    def key_members(self) -> tuple[str, ...]:
+        """The members of a message that are its idempotency key, in the order of the columns."""
+        return tuple(member_of(self.table.c[name]) for name in self.key)
 
     @cached_property
     def parents(self) -> tuple[Parent, ...]:
@@ -58,7 +65,8 @@ class Fact:
         return tuple(
             column
             for column in self.table.columns
-            if column.name != "recorded_at" and not isinstance(column.computed, Computed)
+            if column.name not in ("recorded_at", *self.later)
+            and not isinstance(column.computed, Computed)
         )
 
 
@@ -66,38 +74,46 @@ class Fact:
 class Fold:
     """What one event type does to its entity's row.
 
-    `status`: the status it tells of. `sets`: the columns that take the field of their name where it is given. `at`: the
+    `status`: the status it tells of; `status_member`: the member that says it, where one type tells of several. `sets`: the columns that take the field of their name where it is given. `at`: the
     time columns that take the event's time. `at_if_empty`: likewise, but only where nothing else has set it. `creates`:
     it is the message that fills a placeholder. `ends`: without an attempt it counts as an attempt above all, for the
-    status alone.
+    status alone. `parts`: the messages that it stands for, which are stored with it, or not at all.
     """
 
     status: str | None = None
+    status_member: str | None = None
     sets: tuple[str, ...] = ()
     at: tuple[str, ...] = ()
     at_if_empty: str | None = None
     creates: bool = False
     ends: bool = False
+    parts: Callable[[Message], Sequence[Message]] | None = None
 
 
 @dataclass(frozen=True)
 class Entity:
     """A table whose rows have a life: messages fold into them, in any order, by the largest clock of each column.
 
-    `ranks`: the statuses, lowest first, that decide between statuses of one attempt. `attempt_owned`: the columns that
-    a newer attempt empties.
+    `ranks`: the statuses, lowest first, that decide between statuses of one attempt; those that an entity goes back and
+    forth between stand together in one rank, where the later one wins. `attempt_owned`: the columns that a newer attempt
+    empties.
     """
 
     name: str
     table: Table
     folds: Mapping[str, Fold]
-    ranks: tuple[str, ...] = ()
+    ranks: tuple[str | tuple[str, ...], ...] = ()
     attempt_owned: frozenset[str] = frozenset()
 
     @cached_property
     def key(self) -> str:
         """The column that identifies the entity within its tenant."""
         return next(c.name for c in self.table.primary_key if c.name != "tenant_id")
+
+    @cached_property
+    def key_member(self) -> str:
+        """The member of a message that names the entity."""
+        return member_of(self.table.c[self.key])
 
     @cached_property
     def parents(self) -> tuple[Parent, ...]:
@@ -107,7 +123,11 @@ class Entity:
     @cached_property
     def rank(self) -> Mapping[str, int]:
         """Each status and its rank."""
-        return {status: rank for rank, status in enumerate(self.ranks)}
+        return {
+            status: rank
+            for rank, statuses in enumerate(self.ranks)
+            for status in ((statuses,) if isinstance(statuses, str) else statuses)
+        }
 
     @cached_property
     def has_attempts(self) -> bool:

@@ -161,7 +161,7 @@ def _lifecycle_getters(entities: Mapping[str, Entity]) -> dict[str, _Getter]:
         "time": lambda rows: [row.time for row in rows],
         "entity_type": lambda rows: [entities[row.type].name for row in rows],
         "entity_id": lambda rows: [
-            str(getattr(row.fields, entities[row.type].key)) for row in rows
+            str(getattr(row.fields, entities[row.type].key_member)) for row in rows
         ],
         "type": lambda rows: [row.type for row in rows],
         "attempt": lambda rows: [getattr(row.fields, "attempt", None) for row in rows],

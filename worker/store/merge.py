@@ -66,7 +66,7 @@ def fold_message(entity: Entity, message: Message, json_columns: frozenset[str])
     attempt = given or 1
     now = clock(attempt, 0, message.time, message.id)
     folded = Folded(
-        getattr(fields, entity.key), message.tenant, message.time, attempt=attempt, version=1
+        getattr(fields, entity.key_member), message.tenant, message.time, attempt=attempt, version=1
     )
     if fold.creates:
         folded.clocks["created"] = now
@@ -87,9 +87,10 @@ def _fold_end(
 ) -> None:
     """The registers that an end without an attempt sets above all attempts: the status and the time of the end."""
     attempt = ABOVE_ALL if fold.ends and given is None and entity.has_attempts else folded.attempt
-    if fold.status is not None:
-        rank = entity.rank[fold.status]
-        _set(folded, "status", fold.status, clock(attempt, rank, message.time, message.id))
+    status = getattr(message.fields, fold.status_member) if fold.status_member else fold.status
+    if status is not None:
+        rank = entity.rank[status]
+        _set(folded, "status", status, clock(attempt, rank, message.time, message.id))
     if fold.at_if_empty is not None:
         folded.clocks["ended"] = clock(attempt, 0, message.time, message.id)
 

@@ -79,9 +79,8 @@ class Persister:
             if not isinstance(meant, Invalid):
                 raise
             if len(messages) == 1:
-                return [
-                    rejection(messages[0], "unstorable", f"PostgreSQL refused the row: {meant}")
-                ]
+                text = str(meant) if meant.reason else f"PostgreSQL refused the row: {meant}"
+                return [rejection(messages[0], meant.reason or "unstorable", text)]
         middle = len(messages) // 2
         first = await self._write_bisecting(connection, messages[:middle])
         return first + await self._write_bisecting(connection, messages[middle:])

@@ -4,14 +4,15 @@ Promises that a gap or an overlap fails when the plan is made, at start-up and n
 column without a source, a type in two tables, a column that no contract knows.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Literal, get_args, get_origin
 
 from contracts.envelope import EventData
 from worker.errors import Misconfigured
-from worker.store.declaration import Entity, Fact, Family
-from worker.store.schema import metadata
+from worker.store.declaration import Entity, Fact, Family, Fold
+from worker.store.schema import member_of, metadata
 
 FACT_COLUMNS = frozenset(
     {"tenant_id", "event_id", "source", "extensions", "content_digest", "created_at"}
@@ -96,20 +97,21 @@ def _gaps(declared: Fact | Entity, types: Mapping[str, type[EventData]]) -> list
         contract = types.get(declared.event)
         known = set(contract.model_fields) if contract else set()
         key = contract.key_fields if contract else ()
-        keys = [f"{declared.event} names the key {key}, {name} has {declared.key}"]
-        fits = key == declared.key or (not key and len(declared.key) == 1)
+        keys = [f"{declared.event} names the key {key}, {name} has {declared.key_members}"]
+        fits = key == declared.key_members or (not key and len(declared.key) == 1)
+        members = {member_of(column) for column in declared.columns}
         return (
             ([] if fits else keys)
             + [
                 f"{name}.{column.name} has no source in {declared.event}"
                 for column in declared.columns
-                if column.name not in known | FACT_COLUMNS | set(declared.event_time)
-                and not (column.nullable or column.server_default is not None)
+                if member_of(column) not in known | FACT_COLUMNS | set(declared.event_time)
+                and not (fits and column.name in declared.key)
             ]
             + [
                 f"{declared.event}.{field_name} has no column in {name}"
                 for field_name in known
-                if field_name not in declared.table.c
+                if field_name not in members
             ]
         )
     filled = {*declared.created_columns, *declared.own_columns, declared.key, *ENTITY_COLUMNS}
@@ -127,8 +129,26 @@ def _gaps(declared: Fact | Entity, types: Mapping[str, type[EventData]]) -> list
         problems += [
             f"{name} has no column {c}" for c in (*fold.sets, *fold.at) if c not in declared.table.c
         ]
-        if fold.status is not None and fold.status not in declared.rank:
-            problems.append(f"{event} tells of {fold.status}, which has no rank")
-        if declared.key not in known:
-            problems.append(f"{event} does not name {declared.key}")
+        problems += [
+            f"{event} tells of {status}, which has no rank"
+            for status in _statuses(fold, contract)
+            if status not in declared.rank
+        ]
+        if declared.key_member not in known:
+            problems.append(f"{event} does not name {declared.key_member}")
     return problems
+
+
+def _statuses(fold: Fold, contract: type[EventData] | None) -> Iterator[str]:
+    """The statuses that an event may tell of."""
+    if fold.status is not None:
+        yield fold.status
+    if fold.status_member is None:
+        return
+    field_ = contract.model_fields.get(fold.status_member) if contract else None
+    if field_ is None:
+        yield f"its {fold.status_member!r}, which it does not know"
+        return
+    for choice in (field_.annotation, *get_args(field_.annotation)):
+        if get_origin(choice) is Literal:
+            yield from get_args(choice)

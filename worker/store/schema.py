@@ -52,6 +52,19 @@ class Kind(StrEnum):
     OPERATIONAL = "operational"
     """The worker's own book-keeping."""
 
+    ACCOUNT = "account"
+    """Who may use the operator console: no business of the worker, which may not even read it."""
+
+
+def key_column(member: str) -> Column[Any]:
+    """A primary key `id`, as the page names it, for what messages name by a member of a longer name, such as `run_id`."""
+    return Column("id", Uuid, nullable=False, info={"member": member})
+
+
+def member_of(column: Column[Any]) -> str:
+    """The member of a message's data that fills a column: the one of its name, unless the column says another."""
+    return str(column.info.get("member", column.name))
+
 
 def tenant_column() -> Column[str]:
     """The tenant that a row belongs to; the second column of every primary and foreign key."""
@@ -125,6 +138,11 @@ def owned_by(column: str, parent: str, *, ondelete: str = "CASCADE") -> ForeignK
     return ForeignKeyConstraint(
         [column, "tenant_id"], [parent, f"{table}.tenant_id"], ondelete=ondelete
     )
+
+
+def refers_to(column: str, parent: str) -> ForeignKeyConstraint:
+    """The foreign key of a soft reference: where the parent goes, the row stays, and stays with its tenant."""
+    return owned_by(column, parent, ondelete=f"SET NULL ({column})")
 
 
 def tables_of_kind(kind: Kind) -> tuple[Table, ...]:

@@ -1,22 +1,27 @@
 """Writes the messages of a batch into their tables: one statement a table, all families in one order.
 
-Promises one verdict a message: stored now, stored before, or in conflict with what is stored. Rows are written in key
-order and tables in one order, so that two workers lock in the same order. Nothing here commits.
+Promises one verdict a message: stored now, stored before, or in conflict with what is stored. A message that stands for
+several is stored with all its parts, or not at all. Rows are written in key order and tables in one order, so that two
+workers lock in the same order. Nothing here commits.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from datetime import datetime
 from operator import attrgetter
 from typing import Any
 
 import asyncpg
 
-from worker.message import Message
+from worker.errors import Invalid
+from worker.message import Message, Rejected
 from worker.store.declaration import Parent
 from worker.store.entities import EntityWriter
 from worker.store.facts import Verdict, fact_inserter, lifecycle_inserter
 from worker.store.plan import Plan
+
+PARTS_AT_ONCE = 5_000
+"""Parts that are written together, or as many as the one message has that goes past it."""
 
 
 class Writer:
@@ -31,7 +36,20 @@ class Writer:
     async def write(
         self, connection: asyncpg.Connection, messages: Sequence[Message]
     ) -> list[Verdict]:
-        """Write these messages in the open transaction; one verdict for each, in no particular order."""
+        """Write these messages in the open transaction; one verdict for each, in no particular order.
+
+        Raises Invalid where a part of a message is in conflict: the message is refused as a whole.
+        """
+        verdicts, fresh = await self._write(connection, messages)
+        for parts in _groups(self._parts(fresh)):
+            found, _ = await self._write(connection, parts)
+            _refuse(found)
+        return verdicts
+
+    async def _write(
+        self, connection: asyncpg.Connection, messages: Iterable[Message]
+    ) -> tuple[list[Verdict], list[Message]]:
+        """One verdict a message, and the messages that change entities and are new."""
         by_event: dict[str, list[Message]] = defaultdict(list)
         changes: list[Message] = []
         for message in messages:
@@ -44,7 +62,14 @@ class Writer:
         for event, inserter in self._facts.items():
             if event in by_event:
                 verdicts += (await inserter.insert(connection, by_event[event]))[0]
-        return verdicts
+        return verdicts, fresh
+
+    def _parts(self, messages: Iterable[Message]) -> Iterator[Sequence[Message]]:
+        """The parts of each message that stands for several."""
+        for message in messages:
+            parts = self._plan.entities[message.type].folds[message.type].parts
+            if parts:
+                yield parts(message)
 
     async def _write_entities(
         self,
@@ -86,3 +111,22 @@ def _name_parents(
                 known = times.get(place)
                 if known is None or message.time < known:
                     times[place] = message.time
+
+
+def _groups(many: Iterable[Sequence[Message]]) -> Iterator[list[Message]]:
+    """Parts in groups of a bounded size, each made when it is needed: a body of graphs is many times as many messages."""
+    group: list[Message] = []
+    for parts in many:
+        group += parts
+        if len(group) >= PARTS_AT_ONCE:
+            yield group
+            group = []
+    if group:
+        yield group
+
+
+def _refuse(verdicts: Iterable[Verdict]) -> None:
+    """Raise Invalid where a part is refused."""
+    for verdict in verdicts:
+        if isinstance(verdict, Rejected):
+            raise Invalid(f"its {verdict.type}: {verdict.errors[0]['msg']}", reason=verdict.reason)
