@@ -30,6 +30,8 @@ _ORDER = (
     "topology",
     "maintain",
     "reconcile",
+    "report",
+    "seed",
     "contracts",
 )
 """The order in which `worker --help` tells of them; what is not named here comes after, by name."""
