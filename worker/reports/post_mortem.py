@@ -95,18 +95,25 @@ ORDER BY t.created_at DESC, t.task_id {_LIMIT}""",  # noqa: S608 (as above)
     ("ix_tasks_created_at",),
 )
 
+# Grouped twice: over a million steps, four plain aggregates of each row cost two thirds of six with filters.
 AGENT_TYPES = Report(
     "agent-types",
     "Average metrics of each type of agent, from its steps",
     f"""
-SELECT l.agent_type, count(*) AS steps, count(*) FILTER (WHERE l.status = 'completed') AS completed,
-    count(*) FILTER (WHERE l.status = 'failed') AS failed,
-    round(count(*) FILTER (WHERE l.status = 'completed')::numeric
-        / nullif(count(*) FILTER (WHERE l.status IN ('completed', 'failed')), 0), 4) AS success_rate,
-    round(avg(l.duration_ms), 1) AS average_ms, max(l.duration_ms) AS longest_ms
-FROM execution_logs l
-WHERE l.timestamp >= {_SINCE} AND {_TENANT.format("l")}
-GROUP BY l.agent_type ORDER BY steps DESC, l.agent_type {_LIMIT}""",  # noqa: S608 (as above)
+SELECT agent_type, sum(steps)::bigint AS steps,
+    coalesce(sum(steps) FILTER (WHERE status = 'completed'), 0)::bigint AS completed,
+    coalesce(sum(steps) FILTER (WHERE status = 'failed'), 0)::bigint AS failed,
+    round(coalesce(sum(steps) FILTER (WHERE status = 'completed'), 0)
+        / nullif(sum(steps) FILTER (WHERE status IN ('completed', 'failed')), 0), 4) AS success_rate,
+    round(sum(ms) / nullif(sum(timed), 0), 1) AS average_ms, max(longest) AS longest_ms
+FROM (
+    SELECT l.agent_type, l.status, count(*) AS steps, count(l.duration_ms) AS timed,
+        sum(l.duration_ms) AS ms, max(l.duration_ms) AS longest
+    FROM execution_logs l
+    WHERE l.timestamp >= {_SINCE} AND {_TENANT.format("l")}
+    GROUP BY l.agent_type, l.status
+) AS by_status
+GROUP BY agent_type ORDER BY steps DESC, agent_type {_LIMIT}""",  # noqa: S608 (as above)
     {"days": 30, "limit": 100},
     ("ix_execution_logs_timestamp",),
 )
