@@ -4,13 +4,17 @@ import asyncio
 from datetime import UTC, datetime, timedelta
 
 import pytest
+from support.documents import ROOT, blocks_of
 from support.events import created, delivery, logged
-from support.tables import count, rows
+from support.plans import indexes_of_query
+from support.tables import connected, count, rows
+from support.volume import load
 
 from contracts.identifiers import uuid7
 from contracts.registry import contract_types
 from contracts.task_lifecycle import TaskCompleted, TaskFailed, TaskStarted
 from worker.decode import Decoder
+from worker.errors import Unavailable
 from worker.families import plan
 from worker.repositories.errors import (
     AlreadyExists,
@@ -386,3 +390,76 @@ async def test_health_measures_connection_round_trip_and_pool(service, database_
     nowhere = Settings.load(database_url="postgresql://127.0.0.1:1/x", amqp_url="amqp://a")
     async with DatabaseService(nowhere) as away:
         assert not (await away.health()).healthy
+
+
+async def test_the_example_of_the_document_runs(database_url, monkeypatch, capsys):
+    """As it stands there, and it stores what it says."""
+    [block] = blocks_of(ROOT / "docs" / "reading.md", "python")
+    monkeypatch.setenv("DATABASE_URL", database_url)
+    monkeypatch.setenv("AMQP_URL", "amqp://not-used")
+    names = {}
+    exec(compile(block.text, block.place, "exec"), names)
+    await names["main"]()
+    assert capsys.readouterr().out == "0 of 0\n"
+    [row] = await rows(database_url, "SELECT tenant_id, status, version FROM tasks")
+    assert row == {"tenant_id": "acme", "status": "cancelled", "version": 2}
+
+
+async def test_messages_and_updates_on_one_task_lose_nothing(service):
+    """Four who read and update with a version, beside four batches of messages: each event is in the version once."""
+    key = uuid7()
+    await fill(service, [task(task_id=key)])
+    family, _ = contract_types()["task.started"]
+    persister = Persister(service.database, Writer(plan()), family.name, "agent.replies.*")
+
+    async def message(minute):
+        [decoded] = Decoder(family).decode(delivery(started(key, minute)))
+        return (await persister.persist([decoded])).outcomes
+
+    async def update(minute):
+        event = started(key, minute)
+        while True:
+            async with service.reading(ACME) as work:
+                seen = (await work.repository(TaskRepository).require(key))["version"]
+            try:
+                async with service.transaction(ACME) as work:
+                    await work.repository(TaskRepository).update(event, expected_version=seen)
+                return
+            except (Stale, Unavailable):
+                continue
+
+    await asyncio.gather(*(work(n) for n in range(5) for work in (message, update)))
+    async with service.reading(ACME) as work:
+        row = await work.repository(TaskRepository).require(key)
+        assert row["version"] == 11
+        assert len(await work.repository(TaskRepository).history(key)) == 11
+
+
+async def test_lists_and_their_next_pages_rest_on_indexes(service, database_url):
+    """As the planner chooses by itself among four thousand tasks and their logs."""
+    async with connected(database_url) as connection:
+        await load(connection, logs=20_000, tasks=4_000)
+    some = Filter("metadata", "contains", {"team": "x"})
+    cases = [
+        (TaskRepository, (), (), "ix_tasks_created_at"),
+        (TaskRepository, {"agent_id": "agent-7"}, ("created_at",), "ix_tasks_agent_id ix_tasks_created_at"),
+        (TaskRepository, {"task_id": str(uuid7())}, (), "pk_tasks"),
+        (TaskRepository, [some], (), "ix_tasks_metadata"),
+        (ExecutionLogRepository, (), (), "ix_execution_logs_timestamp"),
+        (ExecutionLogRepository, {"status": "failed"}, (), "ix_execution_logs_failed"),
+        (ExecutionLogRepository, {"task_id": str(uuid7())}, ("step_number",), "ix_execution_logs_task_id_step_number"),
+    ]  # fmt: skip
+    last = {
+        "created_at": T0,
+        "timestamp": T0,
+        "step_number": 3,
+        "task_id": uuid7(),
+        "log_id": uuid7(),
+    }
+    async with service.reading(ACME) as work:
+        for kind, where, sort, either in cases:
+            repository = work.repository(kind)
+            for after in (None, repository._order(sort).cursor(last)):
+                query = repository.query(where, sort=sort, limit=50, after=after)
+                used = await indexes_of_query(work.connection, query)
+                assert set(either.split()) & used, (kind.table.name, where, after, used)

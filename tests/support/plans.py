@@ -1,10 +1,11 @@
 """What the planner would do: the indexes that a statement's plan rests on, partitions' under the name of the whole."""
 
-import json
 import re
 from typing import Any
 
 import asyncpg
+import sqlalchemy as sa
+from sqlalchemy.ext.asyncio import AsyncConnection
 
 _PARAMETER = re.compile(r"(?<!:):([a-z_]+)\b")
 
@@ -16,22 +17,35 @@ def positional(sql: str, values: dict[str, Any]) -> tuple[str, list[Any]]:
     return text, [values[name] for name in names]
 
 
-async def explained(
-    connection: asyncpg.Connection, sql: str, values: dict[str, Any], options: str = "FORMAT JSON"
-) -> dict[str, Any]:
-    """The plan, as PostgreSQL tells it."""
-    text, arguments = positional(sql, values)
-    return json.loads(await connection.fetchval(f"EXPLAIN ({options}) {text}", *arguments))[0]
-
-
 async def indexes_of(connection: asyncpg.Connection, sql: str, values: dict[str, Any]) -> set[str]:
     """The indexes of a statement's plan."""
-    plan = await explained(connection, sql, values)
-    used = set(re.findall(r'"Index Name": "([^"]+)"', json.dumps(plan)))
-    parents = await connection.fetch(
-        "SELECT c.relname AS child, p.relname AS parent FROM pg_inherits i "
-        "JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent "
-        "WHERE c.relname = ANY($1::text[])",
-        list(used),
+    text, arguments = positional(sql, values)
+    plan = await connection.fetchval(f"EXPLAIN (FORMAT JSON) {text}", *arguments)
+    return _named(plan, await connection.fetch(_WHOLE))
+
+
+async def indexes_of_query(connection: AsyncConnection, query: sa.Select[Any]) -> set[str]:
+    """The same of a SQLAlchemy statement, with its values bound as they would be."""
+    compiled = query.compile(connection.engine)
+    bound = [
+        compiled._bind_processors.get(name, lambda value: value)(compiled.params[name])
+        for name in compiled.positiontup
+    ]
+    plan = await connection.exec_driver_sql(f"EXPLAIN {compiled}", tuple(bound))
+    names = "\n".join(
+        f'"Index Name": "{name}"' for line in plan.scalars() for name in _INDEX.findall(line)
     )
-    return {dict(map(tuple, parents)).get(name, name) for name in used}
+    return _named(names, (await connection.exec_driver_sql(_WHOLE)).all())
+
+
+_INDEX = re.compile(r"(?:Index (?:Only )?Scan(?: Backward)? using|Bitmap Index Scan on) (\w+)")
+_WHOLE = (
+    "SELECT c.relname AS child, p.relname AS parent FROM pg_inherits i "
+    "JOIN pg_class c ON c.oid = i.inhrelid JOIN pg_class p ON p.oid = i.inhparent"
+)
+
+
+def _named(plan: str, partitions: Any) -> set[str]:
+    """The indexes in a plan, those of partitions under the name of the whole table's."""
+    whole = dict(map(tuple, partitions))
+    return {whole.get(name, name) for name in re.findall(r'"Index Name": "([^"]+)"', plan)}

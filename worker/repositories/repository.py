@@ -86,15 +86,29 @@ class Repository:
         `after` is the cursor of the page before; `offset` skips rows instead, at most `paging.FURTHEST_OFFSET`.
         """
         paging.check_page(limit, offset, after)
-        order = paging.order(self.table, sort or (f"-{self._time_column()}",))
+        order = self._order(sort)
         names = [*columns, *(c.name for c, _ in order.columns)] if columns else ()
-        chosen = self._select(names).where(*conditions(self.table, where))
-        if after is not None:
-            chosen = chosen.where(order.after(after))
-        chosen = chosen.order_by(*order.clauses).limit(limit + 1).offset(offset or None)
+        chosen = self.query(where, sort=sort, limit=limit + 1, after=after, columns=names)
+        chosen = chosen.offset(offset or None)
         found = [dict(row) for row in (await self._connection.execute(chosen)).mappings()]
         rows = found[:limit]
         return Page(rows, order.cursor(rows[-1]) if len(found) > limit else None)
+
+    def query(
+        self,
+        where: Where = (),
+        *,
+        sort: Sequence[str] = (),
+        limit: int,
+        after: str | None = None,
+        columns: Sequence[str] = (),
+    ) -> sa.Select[Any]:
+        """The statement of a page, for whoever wants to explain it. Raises BadQuery."""
+        order = self._order(sort)
+        chosen = self._select(columns).where(*conditions(self.table, where))
+        if after is not None:
+            chosen = chosen.where(order.after(after))
+        return chosen.order_by(*order.clauses).limit(limit)
 
     async def stream(self, where: Where = (), *, sort: Sequence[str] = ()) -> AsyncIterator[Row]:
         """Every row that matches, in order, a few hundred in memory at a time."""
@@ -158,9 +172,9 @@ class Repository:
         told = "/".join(map(str, values))
         return f"{self.table.info.get('entity_type', self.table.name)} {told}"
 
-    def _time_column(self) -> str:
-        name: str = self.table.info.get("time_column", "created_at")
-        return name
+    def _order(self, sort: Sequence[str]) -> paging.Order:
+        newest = self.table.info.get("time_column", "created_at")
+        return paging.order(self.table, sort or (f"-{newest}",))
 
 
 class EntityRepository(Repository):
