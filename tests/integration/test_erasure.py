@@ -17,7 +17,7 @@ from worker.repositories.scope import Scope
 from worker.repositories.service import DatabaseService
 from worker.settings import Settings
 from worker.store.persist import Persister
-from worker.store.schema import metadata
+from worker.store.schema import metadata, owned_by
 from worker.store.writer import Writer
 
 SCOPE = Scope("default")
@@ -133,6 +133,45 @@ async def test_what_an_audit_trail_names_is_kept(service, database_url):
     with pytest.raises(Refused, match=f"task {key} cannot be erased: .*PostgreSQL keeps it"):
         await erase(service, key)
     assert await count(database_url, "execution_logs") == 1
+
+
+@pytest.fixture
+def reviews():
+    """An entity that a task owns and that owns nothing itself, for as long as the test runs."""
+    table = sa.Table(
+        "reviews",
+        metadata,
+        sa.Column("review_id", sa.Uuid, primary_key=True),
+        sa.Column("tenant_id", sa.Text, primary_key=True),
+        sa.Column("task_id", sa.Uuid, nullable=False),
+        owned_by("task_id", "tasks.task_id"),
+        info={"kind": "entity", "entity_type": "review"},
+    )
+    yield table
+    metadata.remove(table)
+
+
+async def test_the_history_of_every_entity_that_goes_is_blanked(service, database_url, reviews):
+    """Of those that own nothing, too."""
+    key, review = uuid7(), uuid7()
+    await persist(service, created(key))
+    async with connected(database_url) as connection:
+        await connection.execute(
+            "CREATE TABLE reviews (review_id uuid, tenant_id text, task_id uuid, FOREIGN KEY "
+            "(task_id, tenant_id) REFERENCES tasks ON DELETE CASCADE)"
+        )
+        await connection.execute("INSERT INTO reviews VALUES ($1, 'default', $2)", review, key)
+        await connection.execute(
+            "INSERT INTO lifecycle_events (event_id, time, entity_type, entity_id, type, data, source, content_digest) "
+            "VALUES (gen_random_uuid(), now(), 'review', $1, 'review.made', '{\"text\": \"secret\"}', '/a', $2)",
+            str(review),
+            bytes(16),
+        )
+    erased = await erase(service, key)
+    assert erased.rows == {"tasks": 1, "reviews": 1}
+    assert erased.events_blanked == 2
+    held = await rows(database_url, "SELECT x::text AS row FROM lifecycle_events x")
+    assert not [one for one in held if "secret" in one["row"]]
 
 
 @pytest.fixture

@@ -88,19 +88,22 @@ def _owners(child: sa.Table) -> Iterator[tuple[sa.Column[Any], sa.Table]]:
             yield child.c[name], constraint.referred_table
 
 
-def _owns(table: sa.Table) -> bool:
-    return any(owner is table for child in metadata.sorted_tables for _, owner in _owners(child))
+def _is_read(table: sa.Table) -> bool:
+    """Whether the keys of erased rows have to be known: of what owns others, and of what has a history."""
+    return table.info.get("kind") == Kind.ENTITY or any(
+        owner is table for child in metadata.sorted_tables for _, owner in _owners(child)
+    )
 
 
 async def _owned_keys(connection: AsyncConnection, table: sa.Table, key: Any, tenant: str) -> Keys:
-    """The keys of all that goes with a row and may itself own rows; facts that own nothing are not read."""
+    """The keys of all that goes with a row and has to be known by key; facts that own nothing are not read."""
     keys: Keys = {table: {key}}
     news: Keys = {table: {key}}
     while news:
         found: Keys = {}
-        for child in metadata.sorted_tables:
+        for child in filter(_is_read, metadata.sorted_tables):
             for column, owner in _owners(child):
-                if owner not in news or not _owns(child):
+                if owner not in news:
                     continue
                 first = next(iter(child.primary_key))
                 chosen = sa.select(first).where(_any(column, news[owner]))
