@@ -107,6 +107,7 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await roles.run(sql, "worker")
 
+    await run("worker", "seed", "prod")
     await _use_as_operator(run, settings)
     await roles.run(_sql("FROM orphans", "FROM outbox"), "operator")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -122,6 +123,7 @@ async def _use_as_operator(run, settings):
     await run("operator", "status")
     await run("operator", "dead-letters", "list")
     await run("operator", "reconcile", "--wait", "0")
+    await run("operator", "report", "failed-tasks")
     await run("operator", "dead-letters", "replay", "--limit", "1")
     await run("operator", "dead-letters", "import", "--queue", "old.dead-letters")
     await run("operator", "dead-letters", "discard", "--yes")

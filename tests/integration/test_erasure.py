@@ -52,6 +52,8 @@ async def test_erasing_a_task_takes_all_that_it_owns_and_no_more(service, databa
         created(grandchild, parent_task_id=child, request_text="secret"),
         created(other, request_text="public"),
         created(root, tenant="acme", request_text="public"),
+        created(tenant="acme", parent_task_id=root, request_text="public"),
+        logged(root, tenant="acme", action="public"),
         *(logged(task, action="secret") for task in (root, child, child, grandchild)),
         logged(other, action="public"),
         TaskDependsOn(task_id=other, depends_on_task_id=child).event(source="/a"),
@@ -65,8 +67,8 @@ async def test_erasing_a_task_takes_all_that_it_owns_and_no_more(service, databa
         row["request_text"] for row in await rows(database_url, "SELECT request_text FROM tasks")
     }
     assert left == {"public"}
-    assert await count(database_url, "tasks") == 2
-    assert await count(database_url, "execution_logs") == 1
+    assert await count(database_url, "tasks") == 3
+    assert await count(database_url, "execution_logs") == 2
     for table in ("lifecycle_events", "tasks", "execution_logs", "outbox"):
         held = await rows(database_url, f"SELECT x::text AS row FROM {table} x")
         assert not [one for one in held if "secret" in one["row"]], table
