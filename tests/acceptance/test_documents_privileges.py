@@ -151,10 +151,10 @@ def broker_users(rabbitmq):
     """The users of operations.md in a virtual host of their own; a function from a user to its URL."""
     vhost = f"documents-{os.getpid()}"
 
+    hosts = {"agents": vhost, "torture": f"{vhost}-torture"}
+
     def named(word):
-        return (
-            f"{vhost}.{word}" if word.startswith("agents-") else vhost if word == "agents" else word
-        )
+        return f"{vhost}.{word}" if word.startswith("agents-") else hosts.get(word, word)
 
     users = []
     try:
@@ -176,7 +176,8 @@ def broker_users(rabbitmq):
     )
     for user in users:
         rabbitmq.control("delete_user", user)
-    rabbitmq.control("delete_vhost", vhost)
+    for host in hosts.values():
+        rabbitmq.control("delete_vhost", host)
 
 
 @pytest.mark.slow
