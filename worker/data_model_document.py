@@ -16,7 +16,7 @@ from sqlalchemy.schema import ForeignKeyConstraint
 from contracts.envelope import EventData
 from worker import families
 from worker.store.declaration import Entity, Fact, Family
-from worker.store.schema import Kind, tables_of_kind
+from worker.store.schema import Kind, metadata, tables_of_kind
 
 _DIALECT = postgresql.dialect()  # type: ignore[no-untyped-call]
 _COMMON = {
@@ -69,7 +69,8 @@ def _lines() -> Iterator[str]:
         if table not in declared
     ]
     yield from _group("Of all families", rest, ())
-    yield from _group("Operational tables", list(tables_of_kind(Kind.OPERATIONAL)), ())
+    others = [t for t in metadata.sorted_tables if t.info["kind"] not in (Kind.FACT, Kind.ENTITY)]
+    yield from _group("Operational tables", others, ())
 
 
 def _common(name: str, kind: Kind, told: str) -> Iterator[str]:

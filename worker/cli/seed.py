@@ -44,5 +44,9 @@ def seed(
     output.print_table(
         f"Seed {done.seed}, tenant {done.tenant}", ("table", "events"), done.tables.items()
     )
+    for told in done.left_out:
+        output.notes.print(
+            f"worker: left out, as it contradicts another example: {told}", markup=False
+        )
     there = done.events - done.stored
     output.console.print(f"{done.stored:,} events stored, {there:,} were there already")

@@ -10,12 +10,14 @@ from dataclasses import dataclass
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
+from contracts.envelope import Event
 from worker import families
 from worker.errors import Misconfigured
 from worker.message import Accepted
 from worker.operations.seed_events import SEEDS, SOURCE
 from worker.operations.services import require_migrations
 from worker.patience import patiently
+from worker.repositories.errors import Refused
 from worker.repositories.scope import Scope
 from worker.repositories.service import DatabaseService
 from worker.repositories.writing import store
@@ -40,6 +42,8 @@ class Seeded:
     """Events that were not there before."""
     tables: dict[str, int]
     """Of how many of all events each table tells."""
+    left_out: list[str]
+    """Examples that contradict others, and why."""
 
 
 async def seed(settings: Settings, name: str, *, tenant: str, force: bool = False) -> Seeded:
@@ -53,9 +57,27 @@ async def seed(settings: Settings, name: str, *, tenant: str, force: bool = Fals
         if name not in HARMLESS and not force:
             await _refuse_production(service.database, settings)
         async with service.transaction(scope) as work:
-            accepted = await store(work.connection, SEEDS[name](tenant), tenant)
+            wanted = SEEDS[name](tenant)
+            accepted = await store(work.connection, wanted.events, tenant)
+            examples, left_out = await _store_examples(work.connection, wanted.examples, tenant)
+    accepted += examples
     stored = sum(one.fresh for one in accepted)
-    return Seeded(name, tenant, len(accepted), stored, _by_table(accepted))
+    return Seeded(name, tenant, len(accepted), stored, _by_table(accepted), left_out)
+
+
+async def _store_examples(
+    connection: AsyncConnection, events: list[Event], tenant: str
+) -> tuple[list[Accepted], list[str]]:
+    """Store each by itself; those that contradict an earlier one (two may show one key) are left out, and named."""
+    accepted: list[Accepted] = []
+    left_out = []
+    for event in events:
+        try:
+            async with connection.begin_nested():
+                accepted += await store(connection, [event], tenant)
+        except Refused as refused:
+            left_out.append(f"{event.type} {event.id}: {refused}")
+    return accepted, left_out
 
 
 async def _refuse_production(database: Database, settings: Settings) -> None:

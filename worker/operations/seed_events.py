@@ -6,6 +6,7 @@ names come from contracts/examples, so that a new family is seeded without an ed
 """
 
 from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from hashlib import blake2b
 from uuid import UUID
@@ -13,7 +14,7 @@ from uuid import UUID
 import orjson
 
 from contracts.envelope import Event, EventData
-from contracts.example_files import Example, examples
+from contracts.example_files import examples
 from contracts.execution_log import ExecutionLogged
 from contracts.registry import contract_types
 from contracts.task_lifecycle import (
@@ -44,6 +45,14 @@ def _key(*parts: object) -> UUID:
     """A UUIDv7 that is the same in every run."""
     digest = int.from_bytes(blake2b(orjson.dumps([str(part) for part in parts])).digest()[:9])
     return UUID(int=_MONTH | 0x7 << 76 | 0b10 << 62 | digest & 0x3FFF_FFFF_FFFF_FFFF)
+
+
+@dataclass(frozen=True)
+class Seed:
+    """What is stored: events that have to be, and examples, some of which may contradict others."""
+
+    events: list[Event]
+    examples: list[Event]
 
 
 class _Story:
@@ -86,7 +95,7 @@ class _Story:
             )
 
 
-def _development(tenant: str) -> list[Event]:
+def _development(tenant: str) -> Seed:
     """Eight tasks, one in every state, with their logs; of everything else the examples."""
     story = _Story("dev", tenant)
     names = ("pending", "approved", "executing", "completed", "failed", "rejected", "cancelled", "retrying")  # fmt: skip
@@ -110,7 +119,7 @@ def _development(tenant: str) -> list[Event]:
         )
     _middle(story, task)
     _ends(story, task)
-    return [*story.events, *_examples(tenant, "dev", without=_OWN_FAMILIES)]
+    return Seed(story.events, list(_examples(tenant, "dev", without=_OWN_FAMILIES)))
 
 
 def _middle(story: _Story, task: Mapping[str, UUID]) -> None:
@@ -152,12 +161,12 @@ def _ends(story: _Story, task: Mapping[str, UUID]) -> None:
     story.tell(19, TaskCancelled(task_id=task["cancelled"], reason="the wiki is moved first"))
 
 
-def _test(tenant: str) -> list[Event]:
+def _test(tenant: str) -> Seed:
     """Every valid example of every type: a few rows in every table, always the same."""
-    return list(_examples(tenant, "test"))
+    return Seed([], list(_examples(tenant, "test")))
 
 
-def _production(tenant: str) -> list[Event]:
+def _production(tenant: str) -> Seed:
     """One completed task with one step: that the way into the tables and out of the reports works."""
     story = _Story("prod", tenant)
     task = _key("prod", "task", "installation")
@@ -167,33 +176,19 @@ def _production(tenant: str) -> list[Event]:
     story.tell(0.002, TaskStarted(task_id=task, agent_id="worker"))
     story.steps(task, 0.001, "store an event of each kind")
     story.tell(0, TaskCompleted(task_id=task))
-    return story.events
+    return Seed(story.events, [])
 
 
 def _examples(tenant: str, seed: str, without: frozenset[str] = frozenset()) -> Iterator[Event]:
-    """The valid examples of every registered type; of several with one key the first."""
-    taken = set()
+    """The valid examples of every registered type."""
     for example in examples():
         family, _ = contract_types().get(example.type, (None, None))
-        if not example.valid or family is None or family.name in without:
-            continue
-        key = _fact_key(example)
-        if key not in taken:
-            taken.add(key)
+        if example.valid and family is not None and family.name not in without:
             event = {**example.event, "tenantid": tenant, "source": f"{SOURCE}{seed}"}
             yield Event.model_validate_json(orjson.dumps(event))
 
 
-def _fact_key(example: Example) -> tuple[str, ...]:
-    """What makes the example's row: the members of its key, else its event's id."""
-    _, contract = contract_types()[example.type]
-    data = example.event["data"]
-    members = tuple(str(data[name]) for name in contract.key_fields if data.get(name) is not None)
-    whole = members and len(members) == len(contract.key_fields)
-    return (example.type, *members) if whole else (example.event["id"],)
-
-
-SEEDS: Mapping[str, Callable[[str], list[Event]]] = {
+SEEDS: Mapping[str, Callable[[str], Seed]] = {
     "dev": _development,
     "test": _test,
     "prod": _production,
