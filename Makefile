@@ -118,8 +118,9 @@ down: ## Stop what `make up` started; the data stay
 	@docker compose down
 
 .PHONY: docs
-docs: $(STAMP) ## Generate docs/contracts.md from the contracts
+docs: $(STAMP) ## Generate docs/contracts.md and docs/data-model.md from contracts and tables
 	@$(BIN)/worker contracts export --format markdown --output docs/contracts.md
+	@$(BIN)/worker contracts export --format data-model --output docs/data-model.md
 
 .PHONY: lock
 lock: $(STAMP) ## Pin all dependencies anew, with hashes and without addresses

@@ -43,7 +43,12 @@ class App:
     def __init__(self, settings: Settings, *, until_drained: bool = False) -> None:
         self.settings = settings
         self.database = Database(
-            settings.database, name=settings.name, statement_timeout=settings.statement_timeout
+            settings.database,
+            name=settings.name,
+            pool_size=settings.pool_size,
+            pool_overflow=settings.pool_overflow,
+            pool_timeout=settings.pool_timeout,
+            statement_timeout=settings.statement_timeout,
         )
         self.relay = Relay(
             self.database,

@@ -79,6 +79,15 @@ class Settings(BaseSettings):
     statement_timeout: float = Field(
         60, gt=0, description="seconds a statement may take before the batch is tried again"
     )
+    pool_size: int = Field(
+        10, ge=1, le=1000, description="connections to PostgreSQL that a process keeps open"
+    )
+    pool_overflow: int = Field(
+        4, ge=0, le=1000, description="connections that it opens beside them while it needs more"
+    )
+    pool_timeout: float = Field(
+        10, gt=0, description="seconds to wait for a connection when all of these are in use"
+    )
     retry_longest: float = Field(
         3, gt=0, description="longest pause in seconds between attempts while a service is away"
     )

@@ -219,7 +219,7 @@ def test_the_house_is_as_it_is_drawn():
 @by_name
 def test_documents_are_written_one_sentence_a_line(path):
     """So that a change of a sentence is a change of a line."""
-    if path.name in ("contracts.md", "CHANGELOG.md"):
+    if path.name in ("contracts.md", "data-model.md", "CHANGELOG.md"):
         pytest.skip("generated, or a list of paragraphs")
     text = re.sub(r"^([ ]*)```.*?^\1```", "", path.read_text(), flags=re.MULTILINE | re.DOTALL)
     text = re.sub(r"`[^`]*`", "`", text)

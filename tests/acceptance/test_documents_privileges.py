@@ -112,6 +112,7 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await roles.run(sql, "worker")
 
+    await run("worker", "seed", "prod")
     await _use_as_operator(run, settings)
     await roles.run(_sql("FROM orphans", "FROM outbox"), "operator")
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
@@ -127,6 +128,7 @@ async def _use_as_operator(run, settings):
     await run("operator", "status")
     await run("operator", "dead-letters", "list")
     await run("operator", "reconcile", "--wait", "0")
+    await run("operator", "report", "failed-tasks")
     await run("operator", "dead-letters", "replay", "--limit", "1")
     await run("operator", "dead-letters", "import", "--queue", "old.dead-letters")
     await run("operator", "dead-letters", "discard", "--yes")
@@ -154,10 +156,10 @@ def broker_users(rabbitmq):
     """The users of operations.md in a virtual host of their own; a function from a user to its URL."""
     vhost = f"documents-{os.getpid()}"
 
+    hosts = {"agents": vhost, "torture": f"{vhost}-torture"}
+
     def named(word):
-        return (
-            f"{vhost}.{word}" if word.startswith("agents-") else vhost if word == "agents" else word
-        )
+        return f"{vhost}.{word}" if word.startswith("agents-") else hosts.get(word, word)
 
     users = []
     try:
@@ -179,7 +181,8 @@ def broker_users(rabbitmq):
     )
     for user in users:
         rabbitmq.control("delete_user", user)
-    rabbitmq.control("delete_vhost", vhost)
+    for host in hosts.values():
+        rabbitmq.control("delete_vhost", host)
 
 
 @pytest.mark.slow

@@ -31,6 +31,8 @@ _ORDER = (
     "maintain",
     "reconcile",
     "checkpoints",
+    "report",
+    "seed",
     "contracts",
 )
 """The order in which `worker --help` tells of them; what is not named here comes after, by name."""

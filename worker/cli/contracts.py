@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from worker import contract_documents
+from worker import contract_documents, data_model_document
 from worker.cli import output
 from worker.cli.version import version
 from worker.errors import Misconfigured
@@ -21,6 +21,7 @@ class Format(StrEnum):
     JSONSCHEMA = "jsonschema"
     ASYNCAPI = "asyncapi"
     MARKDOWN = "markdown"
+    DATA_MODEL = "data-model"
 
 
 def register(app: typer.Typer) -> None:
@@ -44,7 +45,7 @@ def export(
         ),
     ] = Path("-"),
 ) -> None:
-    """Write JSON Schema (one object: type to schema), AsyncAPI 3, or Markdown."""
+    """Write JSON Schema (one object: type to schema), AsyncAPI 3, Markdown, or the tables (data-model, Markdown too)."""
     if format is Format.JSONSCHEMA and path.is_dir():
         for name, schema in contract_documents.json_schemas().items():
             _write(path / f"{name}.json", _dump(schema))
@@ -60,6 +61,8 @@ def _document(format: Format) -> str:  # noqa: A002 (as above)
             return _dump(contract_documents.asyncapi(version()))
         case Format.MARKDOWN:
             return contract_documents.markdown()
+        case Format.DATA_MODEL:
+            return data_model_document.markdown()
 
 
 def _dump(document: object) -> str:

@@ -109,13 +109,20 @@ class Database:
     """A pool of connections to one database."""
 
     def __init__(
-        self, url: str, *, name: str, pool_size: int = 10, statement_timeout: float = 60
+        self,
+        url: str,
+        *,
+        name: str,
+        pool_size: int = 10,
+        pool_overflow: int = 4,
+        pool_timeout: float = 10,
+        statement_timeout: float = 60,
     ) -> None:
         self.engine: AsyncEngine = create_async_engine(
             asyncpg_url(url),
             pool_size=pool_size,
-            max_overflow=4,
-            pool_timeout=10,
+            max_overflow=pool_overflow,
+            pool_timeout=pool_timeout,
             pool_recycle=1800,
             connect_args={
                 "timeout": 10,

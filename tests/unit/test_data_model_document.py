@@ -1,0 +1,58 @@
+"""docs/data-model.md: what the tables and contracts say, and all of it."""
+
+from pathlib import Path
+
+import pytest
+from sqlalchemy.dialects.postgresql import JSONB
+
+import worker.families
+from worker import data_model_document
+from worker.store.schema import Kind, metadata, tables_of_kind
+
+DOCUMENT = Path(__file__).parents[2] / "docs" / "data-model.md"
+TABLES = metadata.sorted_tables
+
+
+def _of(table):
+    """The part of the document about a table."""
+    [_, text] = data_model_document.markdown().split(f"### `{table.name}`\n")
+    return text.partition("\n## ")[0].partition("\n### ")[0]
+
+
+def test_the_document_in_docs_is_the_one_that_the_tables_make():
+    """Whoever changes a table runs `make docs`."""
+    assert worker.families
+    assert DOCUMENT.read_text() == data_model_document.markdown(), "run: make docs"
+
+
+@pytest.mark.parametrize("table", TABLES, ids=str)
+def test_every_column_index_and_owner_of_a_table_is_told(table):
+    """What every fact or every entity has is told once, at the top."""
+    text = _of(table)
+    whole = data_model_document.markdown().partition("## Family")[0]
+    for column in table.columns:
+        assert f"| `{column.name}` |" in text or f"| `{column.name}` |" in whole, column.name
+    for index in table.indexes:
+        assert f"`{index.name}`" in text
+    for key in table.foreign_key_constraints:
+        assert f"→ `{key.referred_table.name}` ({key.ondelete})" in text
+
+
+@pytest.mark.parametrize(
+    "table", [*tables_of_kind(Kind.FACT), *tables_of_kind(Kind.ENTITY)], ids=str
+)
+def test_every_json_column_that_messages_fill_says_what_is_in_it(table):
+    """In the words of the contract."""
+    if table.name == "lifecycle_events":
+        pytest.skip("its data is the message's")
+    text = _of(table)
+    for column in table.columns:
+        if isinstance(column.type, JSONB) and column.name not in data_model_document._MEANING:
+            told = text.partition("JSON:")[2]
+            assert f"`{column.name}`" in told, column.name
+            assert f"- `{column.name}`: any JSON value\n" not in told, column.name
+
+
+def test_a_bar_in_an_expression_ends_no_cell():
+    """Expressions that join texts have them."""
+    assert data_model_document._cell("a ~ '^(b|c)$'\n  OR d") == r"a ~ '^(b\|c)$' OR d"

@@ -1,0 +1,1 @@
+"""Post-mortem reports: documented queries with parameters; `worker report` asks them."""
