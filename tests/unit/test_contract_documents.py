@@ -75,9 +75,9 @@ def _fits_kind(schema, value, root):
                 and not value >= schema.get("exclusiveMaximum", float("inf"))
             )
         case list():
-            return len(value) <= schema.get("maxItems", len(value)) and all(
-                accepts(schema.get("items", {}), item, root) for item in value
-            )
+            return (
+                schema.get("minItems", 0) <= len(value) <= schema.get("maxItems", len(value))
+            ) and all(accepts(schema.get("items", {}), item, root) for item in value)
         case dict():
             members = schema.get("properties", {})
             return (

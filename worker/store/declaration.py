@@ -1,8 +1,9 @@
 """What a family declares about its tables: Fact and Entity, and how an event folds. A declaration is data."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from sqlalchemy import Column, Computed, Table
 from sqlalchemy.schema import ForeignKeyConstraint
@@ -66,32 +67,40 @@ class Fact:
 class Fold:
     """What one event type does to its entity's row.
 
-    `status`: the status it tells of. `sets`: the columns that take the field of their name where it is given. `at`: the
-    time columns that take the event's time. `at_if_empty`: likewise, but only where nothing else has set it. `creates`:
+    `status`: the status it tells of. `sets`: the columns that take the field of their name where it is given. `means`:
+    the columns that take a fixed value, because the event happened. `at`: the time columns that take the event's time. `at_if_empty`: likewise, but only where nothing else has set it. `creates`:
     it is the message that fills a placeholder. `ends`: without an attempt it counts as an attempt above all, for the
     status alone.
     """
 
     status: str | None = None
     sets: tuple[str, ...] = ()
+    means: Mapping[str, Any] = field(default_factory=dict)
     at: tuple[str, ...] = ()
     at_if_empty: str | None = None
     creates: bool = False
     ends: bool = False
+
+    @property
+    def registers(self) -> tuple[str, ...]:
+        """The columns that it writes with a clock, without the status."""
+        return (*self.sets, *self.means, *self.at)
 
 
 @dataclass(frozen=True)
 class Entity:
     """A table whose rows have a life: messages fold into them, in any order, by the largest clock of each column.
 
-    `ranks`: the statuses, lowest first, that decide between statuses of one attempt. `attempt_owned`: the columns that
-    a newer attempt empties.
+    `ranks`: the statuses, lowest first, that decide between statuses of one attempt; those that may follow each other in
+    either direction share a rank, and the later one wins. `status`: the column that holds them. `attempt_owned`: the
+    columns that a newer attempt empties.
     """
 
     name: str
     table: Table
     folds: Mapping[str, Fold]
-    ranks: tuple[str, ...] = ()
+    ranks: tuple[str | tuple[str, ...], ...] = ()
+    status: str = "status"
     attempt_owned: frozenset[str] = frozenset()
 
     @cached_property
@@ -107,7 +116,16 @@ class Entity:
     @cached_property
     def rank(self) -> Mapping[str, int]:
         """Each status and its rank."""
-        return {status: rank for rank, status in enumerate(self.ranks)}
+        return {
+            status: rank
+            for rank, equals in enumerate(self.ranks)
+            for status in ((equals,) if isinstance(equals, str) else equals)
+        }
+
+    @cached_property
+    def ranked(self) -> tuple[str, ...]:
+        """The column whose clocks hold a rank, if there is one."""
+        return (self.status,) if self.ranks else ()
 
     @cached_property
     def has_attempts(self) -> bool:
@@ -118,10 +136,7 @@ class Entity:
     def created_columns(self) -> tuple[str, ...]:
         """The columns that only the creating event sets: they share one clock."""
         others = {
-            name
-            for fold in self.folds.values()
-            if not fold.creates
-            for name in (*fold.sets, *fold.at)
+            name for fold in self.folds.values() if not fold.creates for name in fold.registers
         }
         return tuple(
             name
@@ -134,7 +149,7 @@ class Entity:
     @cached_property
     def own_columns(self) -> tuple[str, ...]:
         """The columns with a clock of their own, in table order."""
-        named = {name for fold in self.folds.values() for name in (*fold.sets, *fold.at)}
+        named = {name for fold in self.folds.values() for name in fold.registers}
         named |= {fold.at_if_empty for fold in self.folds.values() if fold.at_if_empty}
         return tuple(
             c.name for c in self.table.columns if c.name in named - set(self.created_columns)

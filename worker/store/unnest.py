@@ -25,35 +25,37 @@ from sqlalchemy.dialects.postgresql import INET, JSONB
 
 from worker.errors import Misconfigured
 from worker.message import Message
+from worker.store.embedding import Embedding
 
-# The element type of a column's array, and what PostgreSQL casts it to on the way into the column. JSON travels as
+# The element type of a column's array, and how PostgreSQL converts it on the way into the column. JSON travels as
 # text; a length or a scale stays out of the array's type, so that a misfit is an error and not a silent cut.
 _ELEMENTS: tuple[tuple[type[types.TypeEngine[Any]], str, str], ...] = (
-    (JSONB, "text", "::jsonb"),
-    (INET, "text", "::inet"),
-    (Uuid, "uuid", ""),
-    (Boolean, "bool", ""),
-    (BigInteger, "int8", ""),
-    (Integer, "int4", ""),
-    (Float, "float8", ""),
-    (Numeric, "numeric", ""),
-    (DateTime, "timestamptz", ""),
-    (LargeBinary, "bytea", ""),
-    (types.String, "text", ""),
-    (Text, "text", ""),
+    (JSONB, "text", "{}::jsonb"),
+    (Embedding, "text", "to_embedding({})"),
+    (INET, "text", "{}::inet"),
+    (Uuid, "uuid", "{}"),
+    (Boolean, "bool", "{}"),
+    (BigInteger, "int8", "{}"),
+    (Integer, "int4", "{}"),
+    (Float, "float8", "{}"),
+    (Numeric, "numeric", "{}"),
+    (DateTime, "timestamptz", "{}"),
+    (LargeBinary, "bytea", "{}"),
+    (types.String, "text", "{}"),
+    (Text, "text", "{}"),
 )
 
 
 def _element(column: Column[Any]) -> tuple[str, str]:
-    for kind, element, cast in _ELEMENTS:
+    for kind, element, conversion in _ELEMENTS:
         if isinstance(column.type, kind) and not isinstance(column.type, ARRAY):
-            return element, cast
+            return element, conversion
     raise Misconfigured(f"{column.table.name}.{column.name} has a type that messages cannot fill")
 
 
 def is_json(column: Column[Any]) -> bool:
     """Whether values of this column are handed over as JSON text."""
-    return isinstance(column.type, JSONB)
+    return isinstance(column.type, (JSONB, Embedding))
 
 
 def column_value(message: Message, name: str, json_columns: Container[str]) -> Any:
@@ -72,8 +74,8 @@ def unnest(columns: Sequence[Column[Any]]) -> str:
 
 
 def cast_expression(column: Column[Any], expression: str) -> str:
-    """The expression, cast to the column's type where the array's element is another."""
-    return expression + _element(column)[1]
+    """The expression, converted to the column's type where the array's element is another."""
+    return _element(column)[1].format(expression)
 
 
 def literal_default(column: Column[Any], expression: str) -> str:
