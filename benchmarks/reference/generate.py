@@ -29,7 +29,7 @@ _KINDS = (
     (types.LargeBinary, "K_BYTES"),
     (types.String, "K_TEXT"),
 )
-_MEASURED = ("task-lifecycle", "execution-log", "trajectory")
+MEASURED = ("task-lifecycle", "execution-log", "trajectory")
 """The families of the loads: the reference does what is measured, no more."""
 _STAGED = {
     "K_JSON": "jsonb",
@@ -95,7 +95,7 @@ class Generator:
     """The tables of the worker's plan as C."""
 
     def __init__(self) -> None:
-        plan = make_plan(families.families()[name] for name in _MEASURED)
+        plan = make_plan(families.families()[name] for name in MEASURED)
         self._facts: tuple[Fact, ...] = plan.fact_order
         self._entities: tuple[Entity, ...] = plan.entity_order
         self._place = {entity.table.name: at for at, entity in enumerate(self._entities)}

@@ -30,6 +30,7 @@ _ORDER = (
     "topology",
     "maintain",
     "reconcile",
+    "audit",
     "contracts",
 )
 """The order in which `worker --help` tells of them; what is not named here comes after, by name."""

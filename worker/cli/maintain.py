@@ -24,7 +24,7 @@ def maintain(
     ] = MONTHS_AHEAD,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make the monthly partitions that are missing and fold the loss ledger; safe to run twice and beside running workers."""
+    """Make the monthly partitions that are missing, fold the loss ledger and seal the audit log; safe to run twice and beside running workers."""
     settings = session.load_settings("database")
     done = session.run(upkeep.maintain(settings, months_ahead=months_ahead, dry_run=dry_run))
     if json:
@@ -41,6 +41,7 @@ def maintain(
     were = "would be" if dry_run else "were"
     output.console.print(
         f"[bold]Loss ledger[/bold]: {done.ledger_rows_folded:,} rows {were} folded into others\n"
+        f"[bold]Audit log[/bold]: {done.audit_rows_sealed:,} rows {were} sealed\n"
     )
 
 

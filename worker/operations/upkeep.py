@@ -1,4 +1,4 @@
-"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger.
+"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger, seals for the audit log.
 
 Promises to be safe to run twice, by two at once and beside running workers.
 """
@@ -9,6 +9,7 @@ from functools import partial
 import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
+from worker.operations.audit_seals import seal, sealable
 from worker.operations.services import open_database, require_migrations
 from worker.patience import patiently
 from worker.settings import Settings
@@ -43,10 +44,12 @@ class Maintained:
     tables: list[Upkeep]
     ledger_rows_folded: int
     """Rows of the loss ledger that became part of another."""
+    audit_rows_sealed: int
+    """Rows of the audit log that went into its chains of seals."""
 
 
 async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> Maintained:
-    """Add the months that the partitioned tables lack, and fold the loss ledger."""
+    """Add the months that the partitioned tables lack, fold the loss ledger, seal the audit log's hours that have passed."""
     async with open_database(settings, wait=settings.start_timeout) as database:
         await require_migrations(database, settings)
         lacking = await _lacking(database, months_ahead)
@@ -60,6 +63,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         async with database.connection() as connection:
             status = await partition_status(connection, months_ahead=months_ahead)
         folded = await _fold_ledger(database, dry_run=dry_run)
+        sealed = await sealable(database) if dry_run else (await seal(database)).rows
     tables = [
         Upkeep(
             table=table.table,
@@ -69,7 +73,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         )
         for table in status
     ]
-    return Maintained(tables, folded)
+    return Maintained(tables, folded, sealed)
 
 
 async def _fold_ledger(database: Database, *, dry_run: bool) -> int:
