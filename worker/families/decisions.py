@@ -85,6 +85,7 @@ trust_metrics = Table(
 DECISION = Entity(
     name="agent_decision",
     table=agent_decisions,
+    encrypted=frozenset({"decision_rationale"}),
     folds={
         "decision.made": Fold(
             creates=True,

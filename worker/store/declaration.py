@@ -93,7 +93,7 @@ class Entity:
 
     `ranks`: the statuses, lowest first, that decide between statuses of one attempt; those that may follow each other in
     either direction share a rank, and the later one wins. `status`: the column that holds them. `attempt_owned`: the
-    columns that a newer attempt empties.
+    columns that a newer attempt empties. `encrypted`: the columns of text that are stored encrypted where there are keys.
     """
 
     name: str
@@ -102,6 +102,7 @@ class Entity:
     ranks: tuple[str | tuple[str, ...], ...] = ()
     status: str = "status"
     attempt_owned: frozenset[str] = frozenset()
+    encrypted: frozenset[str] = frozenset()
 
     @cached_property
     def key(self) -> str:

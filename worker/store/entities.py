@@ -8,6 +8,7 @@ import asyncpg
 
 from worker.message import Message
 from worker.store.declaration import Entity
+from worker.store.encryption import Cipher
 from worker.store.facts import dump
 from worker.store.merge import Folded, fold_batch, visible
 from worker.store.merge_sql import placeholder_sql, upsert_columns, upsert_sql
@@ -17,8 +18,9 @@ from worker.store.unnest import is_json
 class EntityWriter:
     """Upserts folded rows and placeholders of one entity table."""
 
-    def __init__(self, entity: Entity) -> None:
+    def __init__(self, entity: Entity, cipher: Cipher | None = None) -> None:
         self.entity = entity
+        self._encrypt = cipher.encrypt if cipher else None
         self._json = frozenset(c.name for c in entity.table.columns if is_json(c))
         self._columns = upsert_columns(entity)
         self._upsert = upsert_sql(entity)
@@ -58,4 +60,6 @@ class EntityWriter:
             case "clocks":
                 return dump(row.clocks)
         value = visible(self.entity, row, name)
+        if self._encrypt and value is not None and name in self.entity.encrypted:
+            return self._encrypt(value)
         return dump(value) if name in self._json else value
