@@ -19,6 +19,7 @@ from sqlalchemy.ext.asyncio import create_async_engine
 from sqlalchemy.pool import NullPool
 
 import worker.families  # noqa: F401 (registers every table on the metadata)
+from worker.store.embedding import Embedding, is_vector_index
 from worker.store.migrations import asyncpg_url
 from worker.store.partitions import is_partition
 from worker.store.schema import metadata
@@ -54,9 +55,25 @@ def record_version(
 
 
 def include_name(name: str | None, kind: str, parents: Any) -> bool:
-    """Partitions are no part of the model: they are made and dropped by `worker maintain`."""
+    """Partitions are no part of the model: they are made and dropped by `worker maintain`. Vector indexes come with pgvector."""
     del parents
-    return kind != "table" or name is None or not is_partition(name)
+    if name is None:
+        return True
+    return not (
+        is_partition(name) if kind == "table" else kind == "index" and is_vector_index(name)
+    )
+
+
+def compare_type(
+    context: MigrationContext, there: Any, declared: Any, there_type: Any, declared_type: Any
+) -> bool | None:
+    """An embedding may have either of its types; all others are compared as Alembic does."""
+    del context, there, declared
+    return (
+        not isinstance(there_type, (Embedding, sa.ARRAY))
+        if isinstance(declared_type, Embedding)
+        else None
+    )
 
 
 def run() -> None:
@@ -75,7 +92,7 @@ def configure(**where: Any) -> None:
     context.configure(
         target_metadata=metadata,
         include_name=include_name,
-        compare_type=True,
+        compare_type=compare_type,
         compare_server_default=True,
         on_version_apply=record_version,
         **where,

@@ -7,10 +7,18 @@ nothing is rounded, cut or guessed from another JSON type (but the digits of a t
 import re
 from datetime import UTC, datetime
 from decimal import Decimal
+from ipaddress import ip_address
 from typing import Annotated, Any, NotRequired
 from uuid import UUID
 
-from pydantic import BeforeValidator, ConfigDict, Field, PlainSerializer, WithJsonSchema
+from pydantic import (
+    AfterValidator,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    PlainSerializer,
+    WithJsonSchema,
+)
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from contracts.limits import INT32_MAX, INT64_MAX
@@ -50,11 +58,22 @@ def _parse(text: str) -> datetime:
         raise ValueError("a time must be a date and time that the calendar has") from None
 
 
-def _decimal(value: Any) -> Any:
+def decimal_number(value: Any) -> Any:
     """Numbers come as JSON numbers; the shortest decimal form of a double is its value on the wire."""
     if isinstance(value, bool) or not isinstance(value, (int, float, Decimal)):
         raise ValueError("an amount must be a number")  # noqa: TRY004 (as above)
     return value if isinstance(value, Decimal) else Decimal(str(value))
+
+
+def _address(value: str) -> str:
+    """An address of version 4 or 6; a zone (`%eth0`) means nothing outside its host, and no column holds it."""
+    try:
+        if "%" not in value:
+            ip_address(value)
+            return value
+    except ValueError:
+        pass
+    raise ValueError("an IP address must be one of version 4 or 6, without a zone or a mask")
 
 
 def or_default(default: Any) -> BeforeValidator:
@@ -89,7 +108,7 @@ ShortName = Annotated[str, Field(min_length=1, max_length=100)]
 
 Money = Annotated[
     Decimal,
-    BeforeValidator(_decimal),
+    BeforeValidator(decimal_number),
     PlainSerializer(float, return_type=float, when_used="json"),  # 14 digits survive a double
     Field(ge=0, max_digits=14, decimal_places=6),
     WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 100_000_000}),
@@ -98,7 +117,7 @@ Money = Annotated[
 
 Cost = Annotated[
     Decimal,
-    BeforeValidator(_decimal),
+    BeforeValidator(decimal_number),
     PlainSerializer(float, return_type=float, when_used="json"),
     Field(ge=0, max_digits=10, decimal_places=6),
     WithJsonSchema({"type": "number", "minimum": 0, "exclusiveMaximum": 10_000}),
@@ -114,12 +133,18 @@ def _shortest(value: Decimal) -> int | float:
 
 DecimalNumber = Annotated[
     Decimal,
-    BeforeValidator(_decimal),
+    BeforeValidator(decimal_number),
     PlainSerializer(_shortest, return_type=int | float, when_used="json"),
     Field(allow_inf_nan=False),
     WithJsonSchema({"type": "number"}),
 ]
 """NUMERIC: any JSON number, kept as its shortest decimal form."""
+
+IpAddress = Annotated[str, Field(max_length=45), AfterValidator(_address)]
+"""An IP address of version 4 or 6 that an INET column holds."""
+
+Share = Annotated[float, Field(ge=0, le=1)]
+"""A part of a whole, from 0 to 1."""
 
 Real = Annotated[float, Field(allow_inf_nan=False)]
 """A finite IEEE double."""

@@ -26,6 +26,7 @@ from worker.pipeline import Decode, Pipeline
 from worker.relay import Relay
 from worker.settings import Settings
 from worker.store.database import Database
+from worker.store.encryption import cipher_of
 from worker.store.migrations import missing
 from worker.store.persist import Persister
 from worker.store.writer import Writer
@@ -208,7 +209,7 @@ def _contracts(names: tuple[str, ...]) -> list[ContractFamily]:
 def _pipelines(app: App) -> dict[str, Pipeline]:
     """One pipeline a chosen family, sharing writer and solitude."""
     settings = app.settings
-    writer = Writer(families.plan())
+    writer = Writer(families.plan(), cipher_of(settings.encryption))
     solitude = Solitude(2 * settings.batch_bytes)
     return {
         name: Pipeline(

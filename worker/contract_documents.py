@@ -17,6 +17,7 @@ from contracts.registry import ContractFamily, families
 MESSAGES = "agent.messages"
 _DRAFT = "https://json-schema.org/draft/2020-12/schema"
 _IN_ASYNCAPI = "#/components/schemas/{model}"
+_LONG_LIST = 20
 Schema = dict[str, Any]
 
 
@@ -209,9 +210,20 @@ def _contract_lines(contract: type[EventData]) -> Iterator[str]:
         yield from _table(definition)
     example = next(e for e in valid_examples(contract.event_type) if e.name == "valid-full")
     yield "```json"
-    yield json.dumps(example.event, indent=2, ensure_ascii=False)
+    yield json.dumps(_shortened(example.event), indent=2, ensure_ascii=False)
     yield "```"
     yield ""
+
+
+def _shortened(value: Any) -> Any:
+    """An example as people want to read it: of a long list of numbers, such as an embedding, its beginning."""
+    match value:
+        case dict():
+            return {name: _shortened(item) for name, item in value.items()}
+        case [float(), *_] if len(value) > _LONG_LIST:
+            return [*value[:3], f"… {len(value) - 3:,} more"]
+        case _:
+            return value
 
 
 def _table(schema: Schema) -> Iterator[str]:

@@ -5,6 +5,7 @@ Promises that a secret in DATABASE_URL or AMQP_URL is never printed: both are sh
 """
 
 import os
+import re
 import socket
 from functools import cached_property
 from pathlib import Path
@@ -18,6 +19,7 @@ from contracts.publishing import addresses
 from worker.errors import Misconfigured
 
 _MIB = 1024 * 1024
+_KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
 
 
 class Settings(BaseSettings):
@@ -114,6 +116,10 @@ class Settings(BaseSettings):
         "",
         description="folder for compressed copies of checkpoints, made by 'worker maintain' and 'worker checkpoints archive'; empty = none",
     )
+    encryption_keys: SecretStr | None = Field(
+        None,
+        description="keys for columns that are stored encrypted (the rationale of decisions), comma-separated, the newest first; each is 32 random bytes in URL-safe base64; empty = they are stored plain; or WORKER_ENCRYPTION_KEYS_FILE names a file",
+    )
     management_url: SecretStr | None = Field(
         None,
         description="RabbitMQ's management API, http://user:password@host:15672, for 'worker doctor' only: policies, alarms and limits",
@@ -140,6 +146,16 @@ class Settings(BaseSettings):
     @classmethod
     def _is_amqp(cls, value: SecretStr) -> SecretStr:
         addresses.addresses(value.get_secret_value())
+        return value
+
+    @field_validator("encryption_keys", mode="after")
+    @classmethod
+    def _are_keys(cls, value: SecretStr | None) -> SecretStr | None:
+        for place, key in enumerate(_listed(value.get_secret_value() if value else ""), 1):
+            if not _KEY.fullmatch(key):
+                raise ValueError(
+                    f"key {place} is not 32 bytes in URL-safe base64 (44 characters that end in =)"
+                )
         return value
 
     @field_validator("management_url", mode="after")
@@ -185,7 +201,17 @@ class Settings(BaseSettings):
     @property
     def family_names(self) -> tuple[str, ...]:
         """The chosen families; empty for all."""
-        return tuple(name.strip() for name in self.families.split(",") if name.strip())
+        return _listed(self.families)
+
+    @property
+    def encryption(self) -> tuple[str, ...]:
+        """The keys of encrypted columns, newest first; empty where these are stored plain."""
+        return _listed(self.encryption_keys.get_secret_value() if self.encryption_keys else "")
+
+
+def _listed(text: str) -> tuple[str, ...]:
+    """The entries of a comma-separated list."""
+    return tuple(entry.strip() for entry in text.split(",") if entry.strip())
 
 
 def _check_port(url: str, remedy: str) -> None:
@@ -196,8 +222,8 @@ def _check_port(url: str, remedy: str) -> None:
         raise ValueError(f"its port is no number from 0 to 65535; {remedy}") from None
 
 
-SECRETS = ("database_url", "amqp_url")
-"""Settings that may come from a file: DATABASE_URL_FILE and AMQP_URL_FILE, as container platforms mount secrets."""
+SECRETS = ("database_url", "amqp_url", "encryption_keys")
+"""Settings that may come from a file: DATABASE_URL_FILE and so on, as container platforms mount secrets."""
 
 
 def _secret_from_file(name: str) -> str | None:

@@ -1,7 +1,7 @@
 """Workspaces, runs, their steps and graphs, and what they leave behind.
 
 Revision: 0007
-Revises: 0005
+Revises: 0006
 """
 
 from alembic import op
@@ -9,7 +9,7 @@ from alembic import op
 from worker.store.ddl import compress_sql, first_partitions_sql
 
 revision = "0007"
-down_revision = "0005"
+down_revision = "0006"
 
 ENTITIES = (
     "sessions",

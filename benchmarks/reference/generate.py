@@ -14,6 +14,7 @@ from worker import families
 from worker.store.declaration import Entity, Fact, Fold, Parent
 from worker.store.lifecycle import lifecycle_events
 from worker.store.merge_sql import placeholder_columns, placeholder_sql, upsert_columns, upsert_sql
+from worker.store.plan import make_plan
 from worker.store.unnest import rows_of
 
 _KINDS = (
@@ -28,6 +29,8 @@ _KINDS = (
     (types.LargeBinary, "K_BYTES"),
     (types.String, "K_TEXT"),
 )
+MEASURED = ("task-lifecycle", "execution-log", "trajectory")
+"""The families of the loads: the reference does what is measured, no more."""
 _STAGED = {
     "K_JSON": "jsonb",
     "K_UUID": "uuid",
@@ -92,7 +95,7 @@ class Generator:
     """The tables of the worker's plan as C."""
 
     def __init__(self) -> None:
-        plan = families.plan()
+        plan = make_plan(families.families()[name] for name in MEASURED)
         self._facts: tuple[Fact, ...] = plan.fact_order
         self._entities: tuple[Entity, ...] = plan.entity_order
         self._place = {entity.table.name: at for at, entity in enumerate(self._entities)}

@@ -98,6 +98,7 @@ def test_every_setting_is_explained_with_its_default():
             "name": "host-pid",
             "families": "all",
             "crash_point": "none",
+            "encryption_keys": "none",
             "management_url": "none",
             "checkpoint_archive": "none",
             "allow_unsafe_database": "false",

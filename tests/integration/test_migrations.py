@@ -21,9 +21,10 @@ from worker.store.schema import metadata
 ROOT = Path(__file__).parents[2]
 VERSIONS = {path.name.partition("_")[0]: path for path in (ROOT / "alembic/versions").glob("*.py")}
 
-# Everything of a schema that a person could tell apart; partitions are left out where only the model matters.
+# Everything of a schema that a person could tell apart; partitions are left out where only the model matters. What
+# comes with pgvector alone (the type of embeddings, their indexes) is no part of the model either.
 COLUMNS = """
-SELECT c.relname, a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull, a.attgenerated::text,
+SELECT c.relname, a.attname, replace(format_type(a.atttypid, a.atttypmod), 'vector(1536)', 'real[]'), a.attnotnull, a.attgenerated::text,
     pg_get_expr(d.adbin, d.adrelid)
 FROM pg_class c JOIN pg_attribute a ON a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
 LEFT JOIN pg_attrdef d ON d.adrelid = c.oid AND d.adnum = a.attnum
@@ -37,12 +38,16 @@ WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND k.con
 INDEXES = """
 SELECT c.relname, i.relname, pg_get_indexdef(x.indexrelid), pg_get_partkeydef(c.oid)
 FROM pg_index x JOIN pg_class c ON c.oid = x.indrelid JOIN pg_class i ON i.oid = x.indexrelid
-WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND c.relname <> 'alembic_version'"""
+WHERE c.relnamespace = 'public'::regnamespace AND NOT c.relispartition AND c.relname <> 'alembic_version'
+    AND i.relam NOT IN (SELECT oid FROM pg_am WHERE amname = 'hnsw')"""
 PARTITIONS = """
 SELECT c.relname, pg_get_expr(c.relpartbound, c.oid) FROM pg_class c
 WHERE c.relnamespace = 'public'::regnamespace AND c.relispartition AND c.relkind = 'r'"""
 REST = """
-SELECT proname, pg_get_functiondef(oid) FROM pg_proc WHERE pronamespace = 'public'::regnamespace
+SELECT proname, pg_get_functiondef(oid) FROM pg_proc p WHERE pronamespace = 'public'::regnamespace
+    AND NOT EXISTS (SELECT FROM pg_depend WHERE objid = p.oid AND deptype = 'e')
+UNION ALL SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql'
+UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'
 UNION ALL SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'
 UNION ALL SELECT tgname || tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"""
 

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, seed
 from hypothesis import settings as hypothesis_settings
 from support.events import created, decoded, logged
 from support.lives import lives
-from support.tables import FACTS_AND_ENTITIES, connected, contents, rows
+from support.tables import contents, empty, rows
 from support.workflow_lives import workflow_lives
 
 from contracts import trajectory
@@ -16,11 +16,6 @@ from worker.message import Accepted
 from worker.store.database import Database
 from worker.store.persist import Persister
 from worker.store.writer import Writer
-
-
-async def empty(url: str) -> None:
-    async with connected(url) as connection:
-        await connection.execute(f"TRUNCATE {', '.join(FACTS_AND_ENTITIES)}, dead_letters, outbox")
 
 
 async def store(persister: Persister, messages: list, random_: random.Random) -> list:

@@ -7,28 +7,11 @@ from typing import Any
 
 import asyncpg
 
-FACTS_AND_ENTITIES = (
-    "tasks",
-    "task_dependencies",
-    "execution_logs",
-    "lifecycle_events",
-    "training_jobs",
-    "trajectories",
-    "policy_checkpoints",
-    "sessions",
-    "projects",
-    "workflow_runs",
-    "workflow_steps",
-    "dag_nodes",
-    "dag_edges",
-    "checkpoints",
-    "messages",
-    "cost_records",
-    "approval_requests",
-    "branches",
-    "workflow_metrics",
-    "files",
-    "metrics",
+import worker.families  # noqa: F401 (makes the tables known)
+from worker.store.schema import Kind, tables_of_kind
+
+FACTS_AND_ENTITIES = tuple(
+    table.name for kind in (Kind.FACT, Kind.ENTITY) for table in tables_of_kind(kind)
 )
 _MAY_DIFFER = {"updated_at", "recorded_at"}
 
@@ -51,6 +34,13 @@ async def rows(url: str, sql: str, *arguments: Any) -> list[dict[str, Any]]:
 async def count(url: str, table: str) -> int:
     async with connected(url) as connection:
         return await connection.fetchval(f"SELECT count(*) FROM {table}")
+
+
+async def empty(url: str) -> None:
+    """Every table of messages, and what became of messages, without rows; an append-only one, too."""
+    async with connected(url) as connection:
+        await connection.execute("SET session_replication_role = replica")  # triggers rest
+        await connection.execute(f"TRUNCATE {', '.join(FACTS_AND_ENTITIES)}, dead_letters, outbox")
 
 
 async def contents(url: str, *, without: tuple[str, ...] = ()) -> dict[str, str]:

@@ -33,6 +33,7 @@ _ORDER = (
     "checkpoints",
     "report",
     "seed",
+    "audit",
     "contracts",
 )
 """The order in which `worker --help` tells of them; what is not named here comes after, by name."""

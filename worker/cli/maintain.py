@@ -24,7 +24,7 @@ def maintain(
     ] = MONTHS_AHEAD,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make the monthly partitions that are missing, fold the loss ledger, copy checkpoints into their archive if there is one.
+    """Make the monthly partitions that are missing, fold the loss ledger, seal the audit log, and copy checkpoints into their archive if there is one.
 
     Safe to run twice and beside running workers.
     """
@@ -44,6 +44,7 @@ def maintain(
     were = "would be" if dry_run else "were"
     output.console.print(
         f"[bold]Loss ledger[/bold]: {done.ledger_rows_folded:,} rows {were} folded into others\n"
+        f"[bold]Audit log[/bold]: {done.audit_rows_sealed:,} rows {were} sealed\n"
     )
     if done.checkpoints_copied is not None:
         output.console.print(

@@ -1,4 +1,4 @@
-"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger, copies of checkpoints.
+"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger, seals for the audit log, copies of checkpoints.
 
 Promises to be safe to run twice, by two at once and beside running workers.
 """
@@ -10,6 +10,7 @@ import sqlalchemy as sa
 from sqlalchemy.exc import DBAPIError
 
 from worker.operations import checkpoints
+from worker.operations.audit_seals import seal, sealable
 from worker.operations.services import open_database, require_migrations
 from worker.patience import patiently
 from worker.settings import Settings
@@ -44,12 +45,14 @@ class Maintained:
     tables: list[Upkeep]
     ledger_rows_folded: int
     """Rows of the loss ledger that became part of another."""
+    audit_rows_sealed: int
+    """Rows of the audit log that went into its chains of seals."""
     checkpoints_copied: int | None
     """Checkpoints that were copied into the archive; None where no archive is set."""
 
 
 async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> Maintained:
-    """Add the months that the partitioned tables lack, fold the loss ledger, copy checkpoints where an archive is set."""
+    """Add the months that the partitioned tables lack, fold the loss ledger, seal the audit log's hours that have passed, copy checkpoints where an archive is set."""
     async with open_database(settings, wait=settings.start_timeout) as database:
         await require_migrations(database, settings)
         lacking = await _lacking(database, months_ahead)
@@ -63,6 +66,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         async with database.connection() as connection:
             status = await partition_status(connection, months_ahead=months_ahead)
         folded = await _fold_ledger(database, dry_run=dry_run)
+        sealed = await sealable(database) if dry_run else (await seal(database)).rows
         copied = await _copy_checkpoints(database, settings, dry_run=dry_run)
     tables = [
         Upkeep(
@@ -73,7 +77,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         )
         for table in status
     ]
-    return Maintained(tables, folded, copied)
+    return Maintained(tables, folded, sealed, copied)
 
 
 async def _fold_ledger(database: Database, *, dry_run: bool) -> int:

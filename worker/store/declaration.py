@@ -1,8 +1,9 @@
 """What a family declares about its tables: Fact and Entity, and how an event folds. A declaration is data."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 from sqlalchemy import Column, Computed, Table
 from sqlalchemy.schema import ForeignKeyConstraint
@@ -74,8 +75,9 @@ class Fact:
 class Fold:
     """What one event type does to its entity's row.
 
-    `status`: the status it tells of; `status_member`: the member that says it, where one type tells of several. `sets`: the columns that take the field of their name where it is given. `at`: the
-    time columns that take the event's time. `at_if_empty`: likewise, but only where nothing else has set it. `creates`:
+    `status`: the status it tells of; `status_member`: the member that says it, where one type tells of several. `sets`:
+    the columns that take the field of their name where it is given. `means`: the columns that take a fixed value, because
+    the event happened. `at`: the time columns that take the event's time. `at_if_empty`: likewise, but only where nothing else has set it. `creates`:
     it is the message that fills a placeholder. `ends`: without an attempt it counts as an attempt above all, for the
     status alone. `parts`: the messages that it stands for, which are stored with it, or not at all.
     """
@@ -83,11 +85,17 @@ class Fold:
     status: str | None = None
     status_member: str | None = None
     sets: tuple[str, ...] = ()
+    means: Mapping[str, Any] = field(default_factory=dict)
     at: tuple[str, ...] = ()
     at_if_empty: str | None = None
     creates: bool = False
     ends: bool = False
     parts: Callable[[Message], Sequence[Message]] | None = None
+
+    @property
+    def registers(self) -> tuple[str, ...]:
+        """The columns that it writes with a clock, without the status."""
+        return (*self.sets, *self.means, *self.at)
 
 
 @dataclass(frozen=True)
@@ -95,15 +103,18 @@ class Entity:
     """A table whose rows have a life: messages fold into them, in any order, by the largest clock of each column.
 
     `ranks`: the statuses, lowest first, that decide between statuses of one attempt; those that an entity goes back and
-    forth between stand together in one rank, where the later one wins. `attempt_owned`: the columns that a newer attempt
-    empties.
+    forth between stand together in one rank, where the later one wins. `status`: the column that holds them.
+    `attempt_owned`: the columns that a newer attempt empties. `encrypted`: the columns of text that are stored encrypted
+    where there are keys.
     """
 
     name: str
     table: Table
     folds: Mapping[str, Fold]
     ranks: tuple[str | tuple[str, ...], ...] = ()
+    status: str = "status"
     attempt_owned: frozenset[str] = frozenset()
+    encrypted: frozenset[str] = frozenset()
 
     @cached_property
     def key(self) -> str:
@@ -125,9 +136,14 @@ class Entity:
         """Each status and its rank."""
         return {
             status: rank
-            for rank, statuses in enumerate(self.ranks)
-            for status in ((statuses,) if isinstance(statuses, str) else statuses)
+            for rank, equals in enumerate(self.ranks)
+            for status in ((equals,) if isinstance(equals, str) else equals)
         }
+
+    @cached_property
+    def ranked(self) -> tuple[str, ...]:
+        """The column whose clocks hold a rank, if there is one."""
+        return (self.status,) if self.ranks else ()
 
     @cached_property
     def has_attempts(self) -> bool:
@@ -138,10 +154,7 @@ class Entity:
     def created_columns(self) -> tuple[str, ...]:
         """The columns that only the creating event sets: they share one clock."""
         others = {
-            name
-            for fold in self.folds.values()
-            if not fold.creates
-            for name in (*fold.sets, *fold.at)
+            name for fold in self.folds.values() if not fold.creates for name in fold.registers
         }
         return tuple(
             name
@@ -154,7 +167,7 @@ class Entity:
     @cached_property
     def own_columns(self) -> tuple[str, ...]:
         """The columns with a clock of their own, in table order."""
-        named = {name for fold in self.folds.values() for name in (*fold.sets, *fold.at)}
+        named = {name for fold in self.folds.values() for name in fold.registers}
         named |= {fold.at_if_empty for fold in self.folds.values() if fold.at_if_empty}
         return tuple(
             c.name for c in self.table.columns if c.name in named - set(self.created_columns)

@@ -8,6 +8,7 @@ import asyncpg
 
 from worker.message import Message
 from worker.store.declaration import Entity
+from worker.store.encryption import Cipher
 from worker.store.merge import Folded, fold_batch, visible
 from worker.store.merge_sql import placeholder_columns, placeholder_sql, upsert_columns, upsert_sql
 from worker.store.unnest import array, is_json
@@ -16,8 +17,9 @@ from worker.store.unnest import array, is_json
 class EntityWriter:
     """Upserts folded rows and placeholders of one entity table."""
 
-    def __init__(self, entity: Entity) -> None:
+    def __init__(self, entity: Entity, cipher: Cipher | None = None) -> None:
         self.entity = entity
+        self._encrypt = cipher.encrypt if cipher else None
         self._json = frozenset(c.name for c in entity.table.columns if is_json(c))
         self._columns = upsert_columns(entity)
         self._upsert = upsert_sql(entity)
@@ -63,4 +65,7 @@ class EntityWriter:
                 return row.tenant
             case "attempt" | "placeholder" | "created_at" | "version" | "clocks":
                 return getattr(row, name)
-        return visible(self.entity, row, name)
+        value = visible(self.entity, row, name)
+        if self._encrypt and value is not None and name in self.entity.encrypted:
+            return self._encrypt(value)
+        return value

@@ -15,6 +15,7 @@ from sqlalchemy import Column
 from worker.errors import Unavailable
 from worker.message import Accepted, Message, Rejected
 from worker.store.declaration import Entity, Fact
+from worker.store.encryption import Cipher
 from worker.store.lifecycle import lifecycle_events
 from worker.store.unnest import array, column_value, digests_sql, insert_sql, is_json
 
@@ -169,7 +170,20 @@ def _lifecycle_getters(entities: Mapping[str, Entity]) -> dict[str, _Getter]:
     }
 
 
-def lifecycle_inserter(entities: Mapping[str, Entity]) -> Inserter:
+def lifecycle_inserter(entities: Mapping[str, Entity], cipher: Cipher | None = None) -> Inserter:
     """The inserter of `lifecycle_events`, whose rows are the idempotency records of all entities."""
     columns = [column for column in lifecycle_events.columns if column.name != "recorded_at"]
-    return Inserter(columns, ("event_id",), {**_FACT_GETTERS, **_lifecycle_getters(entities)})
+    getters = {**_FACT_GETTERS, **_lifecycle_getters(entities)}
+    if cipher is not None:
+        getters["data"] = lambda rows: [_encrypted(row, entities, cipher) for row in rows]
+    return Inserter(columns, ("event_id",), getters)
+
+
+def _encrypted(row: Message, entities: Mapping[str, Entity], cipher: Cipher) -> dict[str, Any]:
+    """The data of a message as it may be stored: what its entity declares as encrypted is."""
+    secrets = {
+        name: cipher.encrypt(row.data[name])
+        for name in entities[row.type].encrypted
+        if row.data.get(name) is not None
+    }
+    return {**row.data, **secrets} if secrets else row.data

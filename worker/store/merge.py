@@ -76,6 +76,8 @@ def fold_message(entity: Entity, message: Message, json_columns: frozenset[str])
             folded.values[name] = value
         elif value is not None:
             _set(folded, name, value, now)
+    for name, value in fold.means.items():
+        _set(folded, name, value, now)
     for name in fold.at:
         _set(folded, name, message.time, now)
     _fold_end(entity, fold, folded, message, given)
@@ -89,8 +91,8 @@ def _fold_end(
     attempt = ABOVE_ALL if fold.ends and given is None and entity.has_attempts else folded.attempt
     status = getattr(message.fields, fold.status_member) if fold.status_member else fold.status
     if status is not None:
-        rank = entity.rank[status]
-        _set(folded, "status", status, clock(attempt, rank, message.time, message.id))
+        now = clock(attempt, entity.rank[status], message.time, message.id)
+        _set(folded, entity.status, status, now)
     if fold.at_if_empty is not None:
         folded.clocks["ended"] = clock(attempt, 0, message.time, message.id)
 

@@ -16,10 +16,10 @@ def upsert_columns(entity: Entity) -> tuple[str, ...]:
     return (
         entity.key,
         "tenant_id",
-        *(("status",) if entity.ranks else ()),
+        *entity.ranked,
         *(("attempt",) if entity.has_attempts else ()),
         *entity.created_columns,
-        *(name for name in entity.own_columns if name not in ("status", "attempt")),
+        *(name for name in entity.own_columns if name not in (*entity.ranked, "attempt")),
         "clocks",
         "placeholder",
         "created_at",
@@ -103,7 +103,7 @@ _SIMPLE = {
 
 
 def _merged_clocks(entity: Entity) -> str:
-    registers = ["created", *(("status",) if entity.ranks else ()), *entity.own_columns]
+    registers = ["created", *entity.ranked, *entity.own_columns]
     registers += ["ended"] if entity.if_empty else []
     pairs = ", ".join(f"'{name}', {_larger(name)}" for name in dict.fromkeys(registers))
     return f"jsonb_strip_nulls(jsonb_build_object({pairs}))"

@@ -5,7 +5,8 @@ what no month takes lies in the default partition, and moves when its month is a
 """
 
 import re
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from uuid import UUID
@@ -186,14 +187,35 @@ async def _add(connection: AsyncConnection, table: sa.Table, month: Month) -> bo
     if default:
         await run(_forget_sql(table, default, new))
         await run(copy)
-        await run(f'DELETE FROM "{default}" WHERE {within}')  # noqa: S608 (names of the model)
+        async with deletable(connection, table, default):
+            await run(f'DELETE FROM "{default}" WHERE {within}')  # noqa: S608 (names of the model)
         await run(f'ALTER TABLE "{default}" ADD {check} (NOT ({within})) NOT VALID')
         await run(f'ALTER TABLE "{default}" VALIDATE CONSTRAINT {_MONTH}')
     bounds = f"FOR VALUES FROM ('{first}') TO ('{end}')"
     await run(f'ALTER TABLE "{table.name}" ATTACH PARTITION "{new}" {bounds}')
     for name in filter(None, (new, default)):
         await run(f'ALTER TABLE "{name}" DROP CONSTRAINT {_MONTH}')
+    if table.info.get("append_only"):  # what refuses UPDATE and DELETE came with ATTACH
+        await run(
+            f'CREATE TRIGGER refuse_truncate BEFORE TRUNCATE ON "{new}" EXECUTE FUNCTION refuse_change()'
+        )
     return True
+
+
+@asynccontextmanager
+async def deletable(
+    connection: AsyncConnection, table: sa.Table, partition: str
+) -> AsyncIterator[None]:
+    """Let rows of an append-only table be moved out of a partition, inside the open transaction.
+
+    Only the table's owner can; nobody else sees it, since the triggers are off in this transaction alone, and others wait.
+    """
+    switch = f'ALTER TABLE "{partition}" {{}} TRIGGER refuse_change'
+    if table.info.get("append_only"):
+        await connection.exec_driver_sql(switch.format("DISABLE"))
+    yield
+    if table.info.get("append_only"):
+        await connection.exec_driver_sql(switch.format("ENABLE"))
 
 
 _MONTH = "ck_partition_month"

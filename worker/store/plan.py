@@ -20,7 +20,6 @@ FACT_COLUMNS = frozenset(
 ENTITY_COLUMNS = frozenset(
     {
         "tenant_id",
-        "status",
         "attempt",
         "placeholder",
         "clocks",
@@ -114,7 +113,8 @@ def _gaps(declared: Fact | Entity, types: Mapping[str, type[EventData]]) -> list
                 if field_name not in members
             ]
         )
-    filled = {*declared.created_columns, *declared.own_columns, declared.key, *ENTITY_COLUMNS}
+    filled = {*declared.created_columns, *declared.own_columns, *declared.ranked, declared.key}
+    filled |= ENTITY_COLUMNS
     problems = [
         f"{name}.{column.name} has no source"
         for column in declared.table.columns
@@ -127,7 +127,7 @@ def _gaps(declared: Fact | Entity, types: Mapping[str, type[EventData]]) -> list
             f"{event} sets {c}, which it does not know" for c in fold.sets if c not in known
         ]
         problems += [
-            f"{name} has no column {c}" for c in (*fold.sets, *fold.at) if c not in declared.table.c
+            f"{name} has no column {c}" for c in fold.registers if c not in declared.table.c
         ]
         problems += [
             f"{event} tells of {status}, which has no rank"

@@ -28,12 +28,14 @@ from sqlalchemy.dialects.postgresql import INET, JSONB
 
 from worker.errors import Misconfigured
 from worker.message import Message
+from worker.store.embedding import Embedding
 
 # What turns an element of a column's JSON array, as text, into a value of the column. A length or a scale stays out of
 # it, so that a misfit is an error and not a silent cut.
 _CASTS: tuple[tuple[type[types.TypeEngine[Any]], str], ...] = (
     # The elements of this one are JSON themselves; only the value null, never the text "null", is no value at all.
     (JSONB, "NULLIF({}::text, 'null')::jsonb"),
+    (Embedding, "to_embedding(NULLIF({}::text, 'null'))"),
     (INET, "{}::inet"),
     (Uuid, "{}::uuid"),
     (Boolean, "{}::bool"),
@@ -70,7 +72,7 @@ def array(column: Column[Any], values: Sequence[Any]) -> Any:
 
 def is_json(column: Column[Any]) -> bool:
     """Whether values of this column are handed over as JSON text."""
-    return isinstance(column.type, JSONB)
+    return isinstance(column.type, (JSONB, Embedding))
 
 
 def column_value(message: Message, name: str, json_columns: Container[str]) -> Any:

@@ -16,6 +16,7 @@ import asyncpg
 from worker.errors import Invalid
 from worker.message import Message, Rejected
 from worker.store.declaration import Parent
+from worker.store.encryption import Cipher
 from worker.store.entities import EntityWriter
 from worker.store.facts import Verdict, fact_inserter, lifecycle_inserter
 from worker.store.plan import Plan
@@ -27,11 +28,11 @@ PARTS_AT_ONCE = 5_000
 class Writer:
     """Every statement that the declared tables need, made once."""
 
-    def __init__(self, plan: Plan) -> None:
+    def __init__(self, plan: Plan, cipher: Cipher | None = None) -> None:
         self._plan = plan
-        self._lifecycle = lifecycle_inserter(plan.entities)
+        self._lifecycle = lifecycle_inserter(plan.entities, cipher)
         self._facts = {fact.event: fact_inserter(fact) for fact in plan.fact_order}
-        self._entities = [EntityWriter(entity) for entity in plan.entity_order]
+        self._entities = [EntityWriter(entity, cipher) for entity in plan.entity_order]
 
     async def write(
         self, connection: asyncpg.Connection, messages: Sequence[Message]
