@@ -69,7 +69,7 @@ dag_nodes = Table(
     Index(None, "run_id", "order_index"),
     Index(None, "session_id"),
     Index("ix_dag_nodes_placeholder", "created_at", postgresql_where=text("placeholder")),
-    info={"kind": Kind.ENTITY, "entity_type": "dag_node"},
+    info={"kind": Kind.ENTITY, "entity_type": "dag_node", "session_column": "session_id"},
 )
 """One row a node of a run's graph."""
 
@@ -93,7 +93,7 @@ dag_edges = Table(
     Index(None, "to_node_id"),
     Index(None, "run_id"),
     Index(None, "session_id"),
-    info={"kind": Kind.FACT, "time_column": "created_at"},
+    info={"kind": Kind.FACT, "time_column": "created_at", "session_column": "session_id"},
 )
 """One row a pair of nodes: the second waits for the first. The pair is the idempotency key."""
 

@@ -57,7 +57,7 @@ checkpoints = Table(
         "id",
         postgresql_where=text("archive_path IS NULL AND context_snapshot IS NOT NULL"),
     ),
-    info={"kind": Kind.FACT, "time_column": "created_at"},
+    info={"kind": Kind.FACT, "time_column": "created_at", "session_column": "session_id"},
 )
 """One row a place to restore a run from; `archive_path` says where its copy lies, once there is one."""
 
@@ -84,7 +84,7 @@ messages = Table(
     Index(None, "run_id", "timestamp"),
     Index(None, "session_id"),
     Index(None, "step_id"),
-    info={"kind": Kind.FACT, "time_column": "timestamp"},
+    info={"kind": Kind.FACT, "time_column": "timestamp", "session_column": "session_id"},
 )
 """One row a message between two agents."""
 
@@ -115,7 +115,7 @@ cost_records = Table(
     Index(None, "step_id"),
     Index(None, "model", "timestamp"),
     postgresql_partition_by="RANGE (id)",
-    info={"kind": Kind.FACT, "time_column": "timestamp"},
+    info={"kind": Kind.FACT, "time_column": "timestamp", "session_column": "session_id"},
 )
 """One row a paid call of a language model."""
 
@@ -141,7 +141,7 @@ branches = Table(
     Index(None, "child_run_id"),
     Index(None, "parent_step_id"),
     Index(None, "session_id"),
-    info={"kind": Kind.FACT, "time_column": "created_at"},
+    info={"kind": Kind.FACT, "time_column": "created_at", "session_column": "session_id"},
 )
 """One row a run that goes another way from a step of its parent on."""
 
@@ -165,7 +165,7 @@ workflow_metrics = Table(
     Index(None, "session_id"),
     Index(None, "step_id"),
     postgresql_partition_by="RANGE (id)",
-    info={"kind": Kind.FACT, "time_column": "timestamp"},
+    info={"kind": Kind.FACT, "time_column": "timestamp", "session_column": "session_id"},
 )
 """One row a figure that was taken of a run."""
 
@@ -190,6 +190,6 @@ files = Table(
     Index(None, "run_id"),
     Index(None, "session_id"),
     Index(None, "step_id"),
-    info={"kind": Kind.FACT, "time_column": "created_at"},
+    info={"kind": Kind.FACT, "time_column": "created_at", "session_column": "session_id"},
 )
 """One row a file that a run made."""

@@ -46,7 +46,7 @@ sessions = Table(
     *required("name", "status"),
     Index(None, "user_id"),
     Index("ix_sessions_placeholder", "created_at", postgresql_where=text("placeholder")),
-    info={"kind": Kind.ENTITY, "entity_type": "workspace"},
+    info={"kind": Kind.ENTITY, "entity_type": "workspace", "session_column": "id"},
 )
 """One row a workspace: the scope beyond which nothing of this family reads."""
 
@@ -65,7 +65,7 @@ projects = Table(
     *required("session_id", "name"),
     Index(None, "session_id"),
     Index("ix_projects_placeholder", "created_at", postgresql_where=text("placeholder")),
-    info={"kind": Kind.ENTITY, "entity_type": "project"},
+    info={"kind": Kind.ENTITY, "entity_type": "project", "session_column": "session_id"},
 )
 """One row a project."""
 
@@ -104,7 +104,7 @@ workflow_runs = Table(
     Index(None, "project_id"),
     Index(None, "status"),
     Index("ix_workflow_runs_placeholder", "created_at", postgresql_where=text("placeholder")),
-    info={"kind": Kind.ENTITY, "entity_type": "run"},
+    info={"kind": Kind.ENTITY, "entity_type": "run", "session_column": "session_id"},
 )
 """One row a run, folded from its events."""
 

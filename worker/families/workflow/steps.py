@@ -69,7 +69,7 @@ workflow_steps = Table(
     Index(None, "run_id", "step_number"),
     Index(None, "session_id"),
     Index("ix_workflow_steps_placeholder", "created_at", postgresql_where=text("placeholder")),
-    info={"kind": Kind.ENTITY, "entity_type": "step"},
+    info={"kind": Kind.ENTITY, "entity_type": "step", "session_column": "session_id"},
 )
 """One row a step of a run."""
 
@@ -101,7 +101,7 @@ approval_requests = Table(
         "ix_approval_requests_pending", "requested_at", postgresql_where=text("status = 'pending'")
     ),
     Index("ix_approval_requests_placeholder", "created_at", postgresql_where=text("placeholder")),
-    info={"kind": Kind.ENTITY, "entity_type": "approval_request"},
+    info={"kind": Kind.ENTITY, "entity_type": "approval_request", "session_column": "session_id"},
 )
 """One row a question to a person, and the answer."""
 
