@@ -116,6 +116,14 @@ class Settings(BaseSettings):
         "",
         description="folder for compressed copies of checkpoints, made by 'worker maintain' and 'worker checkpoints archive'; empty = none",
     )
+    archive: str = Field(
+        "",
+        description="folder into which 'worker maintain' archives months that are old enough; empty = what has to be archived stays in its table",
+    )
+    retention: str = Field(
+        "",
+        description="how long rows stay, where it is not the default: table=active/archive, comma-separated, such as execution_logs=1y/3y; see 'Retention' in docs/operations.md",
+    )
     encryption_keys: SecretStr | None = Field(
         None,
         description="keys for columns that are stored encrypted (the rationale of decisions), comma-separated, the newest first; each is 32 random bytes in URL-safe base64; empty = they are stored plain; or WORKER_ENCRYPTION_KEYS_FILE names a file",

@@ -78,6 +78,8 @@ SAMPLES = {
     f" VALUES (gen_random_uuid(), 'a', '{SESSION}', 'file_write', now(), {FACT})",
     "agent_audit_seals": "(tenant_id, number, hour, audit_ids, row_digests, previous, seal)"
     " VALUES ('default', 1, now(), '{}', '', sha256(''), sha256(''))",
+    "trust_metrics_daily": "(session_id, metric_type, day, measurements, minimum, maximum, total, last_value,"
+    f" last_measured_at) VALUES ('{SESSION}', 'accuracy', '2026-11-01', 1, 5, 5, 5, 5, now())",
     "outbox": "(id, family, payload) VALUES (gen_random_uuid(), 'task-lifecycle', '{}')",
     "suspects": "(digest, family) VALUES ('\\x00', 'task-lifecycle')",
     "loss_ledger": "(epoch, source) VALUES (gen_random_uuid(), '/agents/a')",

@@ -29,6 +29,7 @@ _ORDER = (
     "migrate",
     "topology",
     "maintain",
+    "archive",
     "reconcile",
     "checkpoints",
     "report",

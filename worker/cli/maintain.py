@@ -6,6 +6,7 @@ import typer
 
 from worker.cli import output, session
 from worker.operations import upkeep
+from worker.operations.retiring import Retired
 from worker.store.partitions import COUNTED_ROWS, MONTHS_AHEAD
 
 
@@ -24,7 +25,7 @@ def maintain(
     ] = MONTHS_AHEAD,
     json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False,
 ) -> None:
-    """Make the monthly partitions that are missing, fold the loss ledger, seal the audit log, and copy checkpoints into their archive if there is one.
+    """Make the monthly partitions that are missing, fold the loss ledger, seal the audit log, copy checkpoints into their archive if there is one, and let what is older than WORKER_RETENTION says leave its table, through WORKER_ARCHIVE.
 
     Safe to run twice and beside running workers.
     """
@@ -49,6 +50,25 @@ def maintain(
     if done.checkpoints_copied is not None:
         output.console.print(
             f"[bold]Checkpoints[/bold]: {done.checkpoints_copied:,} {were} copied into the archive\n"
+        )
+    _print_retired(done.retired, dry_run=dry_run)
+
+
+def _print_retired(retired: list[Retired], *, dry_run: bool) -> None:
+    output.print_table(
+        "Retention",
+        ("table", "active/archive", "would leave" if dry_run else "left", "rows", "deleted from the archive"),
+        [
+            (one.table, one.policy, _span(tuple(one.months)), one.rows, len(one.deleted))
+            for one in retired
+        ],
+    )  # fmt: skip
+    for sentence in (sentence for one in retired for sentence in one.kept):
+        output.console.print(sentence, markup=False)
+    if any(one.months for one in retired):
+        output.console.print(
+            "A message whose row has left is stored again if it is published or replayed again: publish and replay nothing"
+            " that is as old."
         )
 
 

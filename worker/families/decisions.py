@@ -4,6 +4,7 @@ from sqlalchemy import (
     BigInteger,
     CheckConstraint,
     Column,
+    Date,
     Double,
     Index,
     Numeric,
@@ -26,6 +27,7 @@ from worker.store.schema import (
     owned_by,
     required,
     tenant_column,
+    timestamp_column,
 )
 
 REVISION = "0006"
@@ -81,6 +83,31 @@ trust_metrics = Table(
     info={"kind": Kind.FACT, "time_column": "created_at"},
 )
 """One row a measurement; created_at says when it was measured, recorded_at when the worker stored it."""
+
+trust_metrics_daily = Table(
+    "trust_metrics_daily",
+    metadata,
+    Column("session_id", Uuid, nullable=False),
+    Column("metric_type", String(20), nullable=False),
+    Column("day", Date, nullable=False),
+    tenant_column(),
+    Column("measurements", BigInteger, nullable=False),
+    Column("minimum", Numeric(5, 2), nullable=False),
+    Column("maximum", Numeric(5, 2), nullable=False),
+    Column("total", Numeric, nullable=False),
+    Column("last_value", Numeric(5, 2), nullable=False),
+    timestamp_column("last_measured_at", nullable=False),
+    PrimaryKeyConstraint("session_id", "metric_type", "day", "tenant_id"),
+    owned_by("session_id", "agent_sessions.session_id"),
+    one_of("metric_type", ("accuracy", "autonomy", "complexity")),
+    CheckConstraint("measurements >= 1", name="measurements"),
+    CheckConstraint("minimum <= maximum", name="maximum"),
+    info={"kind": Kind.OPERATIONAL},
+)
+"""One row a session, metric and day (UTC): what `worker maintain` makes of measurements before it drops them.
+
+The average is total / measurements.
+"""
 
 DECISION = Entity(
     name="agent_decision",

@@ -33,6 +33,15 @@ async def open_database(settings: Settings, *, wait: float = 0) -> AsyncIterator
         await database.close()
 
 
+_LONG = 3600.0
+
+
+def patient(settings: Settings) -> Settings:
+    """Settings for an operation whose statements look at whole tables: these may take an hour."""
+    longest = max(settings.statement_timeout, _LONG)
+    return settings.model_copy(update={"statement_timeout": longest})
+
+
 async def require_migrations(database: Database, settings: Settings) -> None:
     """Raises Misconfigured where the database lacks a migration that this version needs."""
     async with database.connection() as connection:

@@ -1,4 +1,4 @@
-"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger, seals for the audit log, copies of checkpoints.
+"""Keeping the tables in order: months for the partitioned ones, one row an epoch for the loss ledger, seals for the audit log, copies of checkpoints, retirement of what is old.
 
 Promises to be safe to run twice, by two at once and beside running workers.
 """
@@ -11,7 +11,10 @@ from sqlalchemy.exc import DBAPIError
 
 from worker.operations import checkpoints
 from worker.operations.audit_seals import seal, sealable
-from worker.operations.services import open_database, require_migrations
+from worker.operations.retention_policy import policies
+from worker.operations.retirement import retire
+from worker.operations.retiring import Retired
+from worker.operations.services import open_database, patient, require_migrations
 from worker.patience import patiently
 from worker.settings import Settings
 from worker.store.database import Database, translate
@@ -49,11 +52,14 @@ class Maintained:
     """Rows of the audit log that went into its chains of seals."""
     checkpoints_copied: int | None
     """Checkpoints that were copied into the archive; None where no archive is set."""
+    retired: list[Retired]
+    """What left its table because it was old enough, by table."""
 
 
 async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> Maintained:
-    """Add the months that the partitioned tables lack, fold the loss ledger, seal the audit log's hours that have passed, copy checkpoints where an archive is set."""
-    async with open_database(settings, wait=settings.start_timeout) as database:
+    """Add the months that the partitioned tables lack, fold the loss ledger, seal the audit log's hours that have passed, copy checkpoints where an archive is set, retire what is old enough."""
+    policies(settings.retention)  # a wrong one is told before anything is done
+    async with open_database(patient(settings), wait=settings.start_timeout) as database:
         await require_migrations(database, settings)
         lacking = await _lacking(database, months_ahead)
         if dry_run:
@@ -68,6 +74,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         folded = await _fold_ledger(database, dry_run=dry_run)
         sealed = await sealable(database) if dry_run else (await seal(database)).rows
         copied = await _copy_checkpoints(database, settings, dry_run=dry_run)
+        retired = await retire(database, settings.retention, settings.archive, dry_run=dry_run)
     tables = [
         Upkeep(
             table=table.table,
@@ -77,7 +84,7 @@ async def maintain(settings: Settings, *, months_ahead: int, dry_run: bool) -> M
         )
         for table in status
     ]
-    return Maintained(tables, folded, sealed, copied)
+    return Maintained(tables, folded, sealed, copied, retired)
 
 
 async def _fold_ledger(database: Database, *, dry_run: bool) -> int:

@@ -5,7 +5,7 @@ what no month takes lies in the default partition, and moves when its month is a
 """
 
 import re
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -22,7 +22,9 @@ MONTHS_AHEAD = 12
 LOCK_TIMEOUT = "5s"
 """Longest wait for writers; they queue behind this wait, so it is short, and the caller tries again later."""
 
-_PARTITION = re.compile(r"(?P<table>.+)_(?:y(?P<year>\d{4})m(?P<month>\d{2})|default)")
+_PARTITION = re.compile(
+    r"(?P<table>.+)_(?:y(?P<year>\d{4})m(?P<month>\d{2})(?:_retiring)?|default)"
+)
 _BOUNDS = re.compile(
     r"FOR VALUES FROM \('(?P<first>[0-9a-f-]{36})'\) TO \('(?P<end>[0-9a-f-]{36})'\)"
 )
@@ -47,10 +49,17 @@ class Month:
         return Month(self.year + years, index + 1)
 
     @property
+    def start(self) -> datetime:
+        """When it begins."""
+        return datetime(self.year, self.number, 1, tzinfo=UTC)
+
+    @property
     def first_key(self) -> UUID:
         """The smallest UUID whose first 48 bits are a millisecond of this month."""
-        start = datetime(self.year, self.number, 1, tzinfo=UTC)
-        return UUID(int=int(start.timestamp()) * 1000 << 80)
+        return UUID(int=int(self.start.timestamp()) * 1000 << 80)
+
+    def __str__(self) -> str:
+        return f"{self.year:04}-{self.number:02}"
 
     @property
     def bounds(self) -> tuple[UUID, UUID]:
@@ -162,13 +171,21 @@ async def ensure_partitions(
     for month in months_from(now, months_ahead):
         if not _covered(month, present):
             async with connection.begin():
-                if await _add(connection, table, month):
+                if await add_month(connection, table, month):
                     added.append(month.partition_of(table.name))
     return added
 
 
-async def _add(connection: AsyncConnection, table: sa.Table, month: Month) -> bool:
-    """Add one month inside the open transaction; False where another session has just done it."""
+async def add_month(
+    connection: AsyncConnection,
+    table: sa.Table,
+    month: Month,
+    fill: Callable[[str], Awaitable[None]] | None = None,
+) -> bool:
+    """Add one month inside the open transaction; False where it is there.
+
+    `fill` puts rows of the month into the new table, from an archive; they go before rows of the default partition.
+    """
     run = connection.exec_driver_sql
     await run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
     await run(f"SELECT pg_advisory_xact_lock(hashtext('partitions'), hashtext('{table.name}'))")
@@ -182,12 +199,13 @@ async def _add(connection: AsyncConnection, table: sa.Table, month: Month) -> bo
     check = f"CONSTRAINT {_MONTH} CHECK"
     copy = _copy_sql(table, default, new, within) if default else "SELECT"
     await run(f'CREATE TABLE "{new}" (LIKE "{table.name}" INCLUDING ALL, {check} ({within}))')
-    await run(copy)
+    await (fill(new) if fill else run(copy))
     await _lock(connection, table)
     if default:
-        await run(_forget_sql(table, default, new))
+        if not fill:
+            await run(_forget_sql(table, default, new))
         await run(copy)
-        async with deletable(connection, table, default):
+        async with deletable(run, table, default):
             await run(f'DELETE FROM "{default}" WHERE {within}')  # noqa: S608 (names of the model)
         await run(f'ALTER TABLE "{default}" ADD {check} (NOT ({within})) NOT VALID')
         await run(f'ALTER TABLE "{default}" VALIDATE CONSTRAINT {_MONTH}')
@@ -204,7 +222,7 @@ async def _add(connection: AsyncConnection, table: sa.Table, month: Month) -> bo
 
 @asynccontextmanager
 async def deletable(
-    connection: AsyncConnection, table: sa.Table, partition: str
+    run: Callable[[str], Awaitable[object]], table: sa.Table, partition: str
 ) -> AsyncIterator[None]:
     """Let rows of an append-only table be moved out of a partition, inside the open transaction.
 
@@ -212,10 +230,10 @@ async def deletable(
     """
     switch = f'ALTER TABLE "{partition}" {{}} TRIGGER refuse_change'
     if table.info.get("append_only"):
-        await connection.exec_driver_sql(switch.format("DISABLE"))
+        await run(switch.format("DISABLE"))
     yield
     if table.info.get("append_only"):
-        await connection.exec_driver_sql(switch.format("ENABLE"))
+        await run(switch.format("ENABLE"))
 
 
 _MONTH = "ck_partition_month"
@@ -228,9 +246,13 @@ async def _lock(connection: AsyncConnection, table: sa.Table) -> None:
     ATTACH would lock less, but a writer that has chosen the default partition for a row, and waits for it, would then
     find the row refused there.
     """
-    parents = {key.column.table.name for key in table.foreign_keys} - {table.name}
-    for name in (*sorted(parents), table.name):
+    for name in (*parents_of(table), table.name):
         await connection.exec_driver_sql(f'LOCK TABLE ONLY "{name}" IN SHARE ROW EXCLUSIVE MODE')
+
+
+def parents_of(table: sa.Table) -> list[str]:
+    """The tables that foreign keys name, in the order in which they are locked."""
+    return sorted({key.column.table.name for key in table.foreign_keys} - {table.name})
 
 
 def _copy_sql(table: sa.Table, default: str, new: str, within: str) -> str:
@@ -251,6 +273,14 @@ def _forget_sql(table: sa.Table, default: str, new: str) -> str:
 def _bounds(expression: str) -> tuple[UUID, UUID] | None:
     found = _BOUNDS.fullmatch(expression)
     return (UUID(found["first"]), UUID(found["end"])) if found else None
+
+
+def month_of(partition: Partition) -> Month | None:
+    """The month of a partition; None where it is no month's."""
+    if partition.bounds is None:
+        return None
+    month = Month.of(datetime.fromtimestamp((partition.bounds[0].int >> 80) / 1000, UTC))
+    return month if month.bounds == partition.bounds else None
 
 
 def _covered(month: Month, partitions: tuple[Partition, ...]) -> bool:
