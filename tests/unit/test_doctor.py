@@ -19,6 +19,7 @@ from worker.operations.findings import Level, mend, note, ok
 from worker.operations.replication_checks import Replication, Standby
 from worker.operations.server_checks import Server
 from worker.operations.services import whole_topology
+from worker.settings import Settings
 from worker.store.partitions import Month, Partition, PartitionStatus
 
 WELL = Server(
@@ -112,6 +113,26 @@ def test_the_window_of_idempotency_is_without_limit_until_months_are_dropped():
     found = database_checks.judge_window([dropped], THIS_MONTH)
     assert found.level is Level.NOTE
     assert "logs 2026-12" in found.what
+
+
+@pytest.mark.parametrize(
+    ("given", "age", "level", "told"),
+    [
+        ({}, 2, Level.OK, "conversation_history 90d"),
+        ({}, 6, Level.NOTE, "WORKER_ARCHIVE names no folder"),
+        ({"archive": "/archive"}, 6, Level.OK, "trust_metrics 30d"),
+        ({"retention": "conversation_history=keep"}, 6, Level.OK, "agent_audit_log 3y"),
+        ({"retention": "conversation_history=90"}, 6, Level.MEND, "write table=active/archive"),
+    ],
+)
+def test_how_long_rows_are_kept(given, age, level, told):
+    """What is due and cannot leave is noted, a wrong policy is to mend, and the window is told."""
+    now = datetime.now(UTC)
+    places = {"database_url": "postgresql://a", "amqp_url": "amqp://a"}
+    months = (partition(Month.of(now).plus(-age)), Partition("conversation_history_default", None))
+    status = PartitionStatus("conversation_history", months, (), 0)
+    found = database_checks.judge_retention(Settings.load(**places, **given), [status], now)
+    assert (found.level, told in found.what) == (level, True)
 
 
 @pytest.mark.parametrize(

@@ -84,7 +84,7 @@ def _print_contents(contents: Contents) -> None:
     )
     print_table(
         "Tables (~ estimated)",
-        ("table", "kind", "rows", "on disk", "orphans"),
+        ("table", "kind", "rows", "on disk", "orphans", "active/archive"),
         [
             (
                 one.table,
@@ -92,6 +92,7 @@ def _print_contents(contents: Contents) -> None:
                 output.number(one.rows, estimated=one.estimated),
                 size(one.bytes),
                 contents.orphans.get(one.table, 0) if one.kind == "entity" else None,
+                contents.retention.get(one.table),
             )
             for one in contents.tables
         ],

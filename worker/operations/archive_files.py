@@ -205,12 +205,12 @@ def _manifest(path: Path) -> Path:
 
 def _read_manifest(path: Path) -> Part:
     try:
-        found: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-        part = Part(**found)
-        if part.format != FORMAT or _manifest(path.parent / part.file) != path:
-            raise ValueError(f"it is of format {part.format}, or of another file")
+        part = Part(**json.loads(path.read_text(encoding="utf-8")))
+        fits = part.format == FORMAT and _manifest(path.parent / part.file) == path
     except (OSError, ValueError, TypeError, Misconfigured) as error:
         raise WorkerError(f"the manifest {path} cannot be read: {error}") from error
+    if not fits:
+        raise WorkerError(f"the manifest {path} is of format {part.format}, or of another file")
     return part
 
 

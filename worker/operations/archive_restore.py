@@ -100,10 +100,6 @@ async def _nothing_left_over(database: Database, name: str, month: Month) -> Non
         )
 
 
-class _DryRunError(Exception):
-    """Rolls a dry run back."""
-
-
 async def _restore(
     database: Database,
     archive: Archive,
@@ -114,23 +110,18 @@ async def _restore(
     dry_run: bool,
 ) -> Restored:
     done = Restored(str(table.name), str(month), [part.file for part in parts])
-    try:
-        async with database.connection() as connection:
-            await connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
-            raw: Any = (await connection.get_raw_connection()).driver_connection
-            await _load(raw, archive, table, parts)
-            done.present, done.differing = await restored_rows.leave_out_present(
-                raw, table, STAGING
-            )
-            done.erased = await restored_rows.leave_out_erased(raw, table, STAGING)
-            done.placeholders = await restored_rows.name_owners(raw, table, STAGING)
-            done.rows = await raw.fetchval(f"SELECT count(*) FROM {STAGING}")  # noqa: S608 (a constant)
-            if dry_run:
-                raise _DryRunError
-            if done.rows:
-                await _put(connection, raw, table, month)
-    except _DryRunError:
-        pass
+    async with database.connection() as connection:
+        await connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+        raw: Any = (await connection.get_raw_connection()).driver_connection
+        await _load(raw, archive, table, parts)
+        done.present, done.differing = await restored_rows.leave_out_present(raw, table, STAGING)
+        done.erased = await restored_rows.leave_out_erased(raw, table, STAGING)
+        done.placeholders = await restored_rows.name_owners(raw, table, STAGING)
+        done.rows = await raw.fetchval(f"SELECT count(*) FROM {STAGING}")  # noqa: S608 (a constant)
+        if dry_run:
+            await connection.rollback()
+        elif done.rows:
+            await _put(connection, raw, table, month)
     return done
 
 
@@ -167,13 +158,11 @@ async def _put(
         within = f"\"{key}\" >= '{first}' AND \"{key}\" < '{end}'"
 
         async def fill(new: str) -> None:
-            await connection.exec_driver_sql(
-                f'INSERT INTO "{new}" ({names}) {rows} WHERE {within}'  # noqa: S608 (names of the model)
-            )
+            await connection.exec_driver_sql(f'INSERT INTO "{new}" ({names}) {rows} WHERE {within}')
 
         belongs = await raw.fetchval(f"SELECT EXISTS ({rows} WHERE {within})")
         if belongs and await add_month(connection, table, month, fill):
             rows = f"{rows} WHERE NOT ({within})"
-    await raw.execute(f'INSERT INTO "{table.name}" ({names}) {rows} ON CONFLICT DO NOTHING')  # noqa: S608 (names of the model)
+    await raw.execute(f'INSERT INTO "{table.name}" ({names}) {rows} ON CONFLICT DO NOTHING')
     if table.info.get("append_only"):
         await audit_retirement.reopen_seals(raw, STAGING)

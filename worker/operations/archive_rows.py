@@ -38,27 +38,29 @@ async def line_sql(connection: asyncpg.Connection, table: str, alias: str) -> st
     return f"(to_jsonb({alias}) - array_remove(ARRAY[{', '.join(nulls)}]::text[], NULL))::text"
 
 
-async def write_rows(
-    connection: asyncpg.Connection, sql: str, writer: PartWriter, *arguments: Any
-) -> list[Any]:
+async def write_rows(connection: asyncpg.Connection, sql: str, writer: PartWriter) -> list[Any]:
     """Write the column `line` of each row of a query; what its column `place` says of them, in order."""
     places: list[Any] = []
-    async for rows in _portions(connection, sql, *arguments):
+    async for rows in _portions(connection, sql):
         await asyncio.to_thread(writer.write, [row["line"] for row in rows])
         places.extend(row["place"] for row in rows if row["place"] is not None)
     return places
 
 
 async def _portions(
-    connection: asyncpg.Connection, sql: str, *arguments: Any
+    connection: asyncpg.Connection, sql: str
 ) -> AsyncIterator[Sequence[asyncpg.Record]]:
-    """The rows of a query, as many at a time as fit into a portion by the size of those before."""
-    cursor = await connection.cursor(sql, *arguments)
+    """The rows of a query, as many at a time as fit into a portion by the size of those before.
+
+    A cursor of the server, because it can be closed: while one is open, triggers of its table cannot be switched.
+    """
+    await connection.execute(f"DECLARE archived NO SCROLL CURSOR FOR {sql}")
     count = 10
-    while rows := await cursor.fetch(count):
+    while rows := await connection.fetch(f"FETCH {count} FROM archived"):
         yield rows
         size = sum(len(row["line"]) for row in rows) // len(rows)
         count = max(1, min(_PORTION_ROWS, _PORTION_BYTES // (size + 1)))
+    await connection.execute("CLOSE archived")
 
 
 def insert_sql(table: str, into: str, columns: Mapping[str, str]) -> str:
@@ -68,7 +70,7 @@ def insert_sql(table: str, into: str, columns: Mapping[str, str]) -> str:
         f"j.line->'{name}'" if kind == "jsonb" else f'r."{name}"' for name, kind in columns.items()
     )
     return (
-        f'INSERT INTO "{into}" ({names}) SELECT {values}'
+        f'INSERT INTO "{into}" ({names}) SELECT {values}'  # noqa: S608 (names of the model)
         f" FROM unnest($1::text[]) AS l(text) CROSS JOIN LATERAL (SELECT l.text::jsonb AS line) j"
         f' CROSS JOIN LATERAL jsonb_populate_record(NULL::"{table}", j.line) r'
         " ON CONFLICT DO NOTHING"

@@ -22,12 +22,12 @@ _HOURS = """s.hour BETWEEN (SELECT date_trunc('hour', min(recorded_at), 'UTC') F
 _SEALS = f"""
 SELECT s.* FROM agent_audit_seals s WHERE s.retired_at IS NULL AND {_HOURS} AND EXISTS (
     SELECT FROM unnest(s.audit_ids) AS k(audit_id) JOIN ONLY "{{place}}" p
-    ON p.audit_id = k.audit_id AND p.tenant_id = s.tenant_id {{where}})"""
+    ON p.audit_id = k.audit_id AND p.tenant_id = s.tenant_id {{where}})"""  # noqa: S608 (constants)
 
 _UNSEALED = f"""
 SELECT count(*) FROM ONLY "{{place}}" p WHERE NOT EXISTS (
     SELECT FROM agent_audit_seals s CROSS JOIN unnest(s.audit_ids) AS k(audit_id)
-    WHERE {_HOURS} AND s.tenant_id = p.tenant_id AND k.audit_id = p.audit_id) {{where}}"""
+    WHERE {_HOURS} AND s.tenant_id = p.tenant_id AND k.audit_id = p.audit_id) {{where}}"""  # noqa: S608 (constants)
 
 _ROWS_OF = """
 FROM unnest(s.audit_ids) WITH ORDINALITY AS k(audit_id, at)
@@ -35,7 +35,7 @@ LEFT JOIN agent_audit_log a ON a.audit_id = k.audit_id AND a.tenant_id = s.tenan
 WHERE a.audit_id IS NULL
     OR agent_audit_digest(a) <> substring(s.row_digests FROM (k.at::integer - 1) * 32 + 1 FOR 32)"""
 
-_DIFFERING = f"SELECT count(*) FROM ({{seals}}) s CROSS JOIN LATERAL (SELECT {_ROWS_OF}) wrong"
+_DIFFERING = f"SELECT count(*) FROM ({{seals}}) s CROSS JOIN LATERAL (SELECT {_ROWS_OF}) wrong"  # noqa: S608 (constants)
 
 _RETIRE = """
 UPDATE agent_audit_seals u SET retired_at = now() FROM ({seals}) s
@@ -44,7 +44,7 @@ WHERE u.tenant_id = s.tenant_id AND u.number = s.number"""
 _REOPEN = f"""
 UPDATE agent_audit_seals s SET retired_at = NULL WHERE s.retired_at IS NOT NULL AND {_HOURS} AND EXISTS (
     SELECT FROM unnest(s.audit_ids) AS k(audit_id) JOIN "{{place}}" p
-    ON p.audit_id = k.audit_id AND p.tenant_id = s.tenant_id) AND NOT EXISTS (SELECT {_ROWS_OF})"""
+    ON p.audit_id = k.audit_id AND p.tenant_id = s.tenant_id) AND NOT EXISTS (SELECT {_ROWS_OF})"""  # noqa: S608 (constants)
 
 _ALTERED = f"""
 SELECT count(*) FROM agent_audit_seals s
@@ -52,7 +52,7 @@ CROSS JOIN LATERAL unnest(s.audit_ids) WITH ORDINALITY AS k(audit_id, at)
 JOIN "{{place}}" p ON p.audit_id = k.audit_id AND p.tenant_id = s.tenant_id
 JOIN agent_audit_log a ON a.audit_id = k.audit_id AND a.tenant_id = s.tenant_id
 WHERE s.retired_at IS NOT NULL AND {_HOURS}
-    AND agent_audit_digest(a) <> substring(s.row_digests FROM (k.at::integer - 1) * 32 + 1 FOR 32)"""
+    AND agent_audit_digest(a) <> substring(s.row_digests FROM (k.at::integer - 1) * 32 + 1 FOR 32)"""  # noqa: S608 (constants)
 
 
 async def too_young(connection: asyncpg.Connection, place: str, cutoff: datetime) -> bool:

@@ -6,9 +6,11 @@ from datetime import UTC, datetime
 import sqlalchemy as sa
 
 from worker import families
+from worker.errors import Misconfigured
 from worker.operations import replication_checks, server_checks
 from worker.operations.findings import Finding, mend, note, ok
 from worker.operations.overview import outbox_state, unresolved_letters
+from worker.operations.retention_policy import Policy, policies
 from worker.settings import Settings
 from worker.store.database import Database
 from worker.store.migrations import applied_versions
@@ -18,6 +20,7 @@ from worker.store.partitions import (
     Month,
     Partition,
     PartitionStatus,
+    month_of,
     partition_status,
 )
 from worker.store.reconciliation import Chosen, look
@@ -42,6 +45,7 @@ async def examine(database: Database, settings: Settings) -> list[Finding]:
             await connection.execute(sa.select(sa.func.min(schema_versions.c.applied_at)))
         ).scalar_one()
         findings.append(judge_window(status, Month.of(installed)))
+        findings.append(judge_retention(settings, status, datetime.now(UTC)))
         waiting = await outbox_state(connection)
         findings.append(
             judge_outbox(waiting.rows, waiting.oldest_seconds, settings.outbox_sweep_after)
@@ -117,6 +121,40 @@ def judge_window(status: Iterable[PartitionStatus], installed: Month) -> Finding
         f"older months were dropped; a repeated message is recognised only if its key is from: {listed} on",
         "Let nobody publish or replay messages that are older.",
     )
+
+
+def judge_retention(
+    settings: Settings, status: Iterable[PartitionStatus], now: datetime
+) -> Finding:
+    """How long rows are kept and with them the memory of their messages, and whether what is due can leave."""
+    try:
+        chosen = policies(settings.retention)
+    except Misconfigured as error:
+        return mend("retention", str(error), "Correct it: 'worker maintain' does nothing before.")
+    limits = {name: one for name, one in chosen.items() if one.active is not None}
+    told = ", ".join(f"{name} {one.active}" for name, one in limits.items()) or "none"
+    due = [
+        table.table
+        for table in status
+        if (one := limits.get(table.table)) is not None and one.archived and _due(table, one, now)
+    ]
+    if due and not settings.archive:
+        return note(
+            "retention",
+            f"months of {', '.join(due)} are old enough to be archived, and stay: WORKER_ARCHIVE names no folder",
+            f"Set WORKER_ARCHIVE for 'worker maintain', or {', '.join(f'{name}=keep' for name in due)} in WORKER_RETENTION.",
+        )
+    return ok(
+        "retention",
+        f"rows leave their table after: {told}; until then at least a repeated message of a fact is recognised, that of"
+        " an entity as long as lifecycle_events are kept",
+    )
+
+
+def _due(table: PartitionStatus, policy: Policy, now: datetime) -> bool:
+    """Whether a month with a partition is old enough to leave."""
+    months = [month for one in table.partitions if (month := month_of(one)) is not None]
+    return any(policy.active and one.plus(1).start <= policy.active.before(now) for one in months)
 
 
 def _first_month(partitions: Iterable[Partition]) -> Month | None:

@@ -13,6 +13,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 from worker import families
 from worker.broker import topology
 from worker.errors import WorkerError
+from worker.operations.retention_policy import policies
 from worker.operations.services import open_broker, open_database
 from worker.settings import Settings
 from worker.store.migrations import applied_versions
@@ -81,6 +82,8 @@ class Contents:
     dead_letters: tuple[LetterCount, ...]
     tables: tuple[TableSize, ...]
     orphans: dict[str, int] = field(default_factory=dict)
+    retention: dict[str, str] = field(default_factory=dict)
+    """For each table how long its rows are active and archived: for as long is a repeated message recognised."""
 
 
 @dataclass(frozen=True)
@@ -138,7 +141,7 @@ async def ask_database(settings: Settings) -> Stored:
             async with database.connection() as connection:
                 applied = await applied_versions(connection)
                 absent = families.required_revisions() - applied
-                contents = None if absent else await _contents(connection)
+                contents = None if absent else await _contents(connection, settings)
             return Stored(
                 place, version, None, tuple(sorted(applied)), tuple(sorted(absent)), contents
             )
@@ -146,12 +149,13 @@ async def ask_database(settings: Settings) -> Stored:
         return Stored(place, problem=str(error))
 
 
-async def _contents(connection: AsyncConnection) -> Contents:
+async def _contents(connection: AsyncConnection, settings: Settings) -> Contents:
     return Contents(
         outbox=await outbox_state(connection),
         dead_letters=await unresolved_letters(connection),
         tables=await _tables(connection),
         orphans=await _orphans(connection),
+        retention={name: str(one) for name, one in policies(settings.retention).items()},
     )
 
 

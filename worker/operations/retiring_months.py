@@ -104,7 +104,7 @@ async def _archive(job: Retiring, name: str, month: Month) -> int:
         if job.archive is None or not job.policy.archived:
             return int(await connection.fetchval(f'SELECT count(*) FROM "{name}"'))  # noqa: S608 (a name of the model)
         line = await line_sql(connection, name, "p")
-        sql = f'SELECT NULL AS place, {line} AS line FROM "{name}" AS p ORDER BY {job.key}'  # noqa: S608 (names of the model)
+        sql = f'SELECT NULL::tid AS place, {line} AS line FROM "{name}" AS p ORDER BY {job.key}'  # noqa: S608 (names of the model)
         writer = PartWriter(job.archive, str(job.table.name), month)
         try:
             await write_rows(connection, sql, writer)

@@ -28,7 +28,7 @@ WHERE "{time}" < $1 {recorded} GROUP BY 1 ORDER BY 1"""
 
 _CHOOSE = """
 SELECT p.ctid AS place, {line} AS line FROM ONLY "{place}" AS p
-WHERE "{time}" >= $1 AND "{time}" < $2 {recorded} ORDER BY "{time}", {key} LIMIT {limit}"""
+WHERE "{time}" >= '{start}' AND "{time}" < '{end}' {recorded} ORDER BY "{time}", {key} LIMIT {limit}"""
 
 
 async def old_rows(job: Retiring, held: set[str]) -> list[tuple[Month, int]]:
@@ -87,17 +87,20 @@ async def _choose(
     connection: asyncpg.Connection, job: Retiring, month: Month, writer: PartWriter | None
 ) -> list[Any]:
     """Where the oldest rows of a month lie, written into the archive if there is one."""
+    start, end = _bounds(job, month)
     sql = _CHOOSE.format(
         line=await line_sql(connection, job.place, "p") if writer else "''",
         place=job.place,
         time=time_column(job.table),
+        start=start.isoformat(),
+        end=end.isoformat(),
         recorded=_recorded(job),
         key=job.key,
         limit=ROWS_OF_A_PART,
     )
     if writer:
-        return await write_rows(connection, sql, writer, *_bounds(job, month))
-    return [row["place"] for row in await connection.fetch(sql, *_bounds(job, month))]
+        return await write_rows(connection, sql, writer)
+    return [row["place"] for row in await connection.fetch(sql)]
 
 
 async def _delete(connection: asyncpg.Connection, job: Retiring, places: list[Any]) -> None:
