@@ -27,14 +27,15 @@ FROM python:${PYTHON_VERSION}-slim
 LABEL org.opencontainers.image.title="agent-persistence" \
     org.opencontainers.image.description="Persistence worker for agent systems: RabbitMQ in, PostgreSQL behind, confirmations out." \
     org.opencontainers.image.licenses="MIT"
-RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent worker
+RUN useradd --system --uid 10001 --user-group --no-create-home --home-dir /nonexistent worker \
+    && install --directory --owner 10001 --group 10001 --mode 0700 /archive
 # A large layer that changes with the pins only, and a small one with the project.
 COPY --from=packages /opt/worker /opt/worker
 COPY deploy/healthcheck.py /opt/healthcheck.py
 RUN --mount=type=bind,from=project,target=/build \
     /build/opt/installer/bin/uv pip install --quiet --no-cache --python /opt/worker/bin/python --compile-bytecode \
     --no-deps --offline /build/dist/*.whl
-# Nothing is written at run time, so the root file system may be read-only.
+# Nothing is written at run time but into volumes (/archive), so the root file system may be read-only.
 ENV PATH=/opt/worker/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     PYTHONDONTWRITEBYTECODE=1 \

@@ -31,13 +31,17 @@ from support.documents import (
 )
 from support.engine import docker, needs_engine
 from support.events import created, logged
+from support.tables import connected
 from support.workers import drain
 
 from contracts import Event
 from contracts.example_files import valid_examples
 from worker import cli
 from worker.health import application
+from worker.operations.archive_files import Archive, PartWriter
+from worker.operations.archive_rows import columns_of
 from worker.settings import Settings, environment_name
+from worker.store.partitions import Month
 
 LETTER = "3f2a9c1e"
 """The id that stands in the documents; the tests put that of a real letter in its place."""
@@ -64,7 +68,7 @@ def _told_by(*programs: str) -> list[Any]:
 
 def test_every_command_in_a_document_is_known_here():
     """Or a test has to be written for it."""
-    known = {"worker", "alembic", "make", "pip", "export", "sh", "cp", "curl", "docker", "pg_dump", "rabbitmqctl"}  # fmt: skip
+    known = {"worker", "alembic", "make", "pip", "export", "sh", "cp", "curl", "docker", "rabbitmqctl"}  # fmt: skip
     unknown = [
         f"{told.place}: {told.text}" for told in commands() if told.words[:1] and told.words[0] not in known
     ]  # fmt: skip
@@ -115,6 +119,11 @@ def _prepare(words: list[str], request) -> None:
         asyncio.run(_store(request.getfixturevalue("settings"), Event(**example.event)))
         if "--from-archive" in words:
             assert command("checkpoints", "archive", **places).code == 0
+    if words[0] == "archive":
+        places = request.getfixturevalue("places")
+        places["WORKER_ARCHIVE"] = "."
+        writer = PartWriter(Archive("."), "conversation_history", Month(2026, 1))
+        writer.finish(asyncio.run(_columns(places["DATABASE_URL"])), "0010")
     if "--earlier" in words:
         done = command("audit", "verify", "--json", **request.getfixturevalue("places"))
         Path(words[words.index("--earlier") + 1]).write_text(done.out)
@@ -123,6 +132,11 @@ def _prepare(words: list[str], request) -> None:
         for name in (word for word in words if word.endswith(".jsonl")):
             with open(name, "wb") as file:  # noqa: PTH123 (in the folder of the test)
                 file.write(b"\n".join(lines))
+
+
+async def _columns(url: str) -> dict[str, str]:
+    async with connected(url) as connection:
+        return await columns_of(connection, "conversation_history")
 
 
 async def _store(settings: Settings, event: Event) -> None:
@@ -256,17 +270,6 @@ def test_what_is_fetched_is_served(told: Command):
     parts = urlsplit(url)
     assert parts.port == Settings.model_fields["http_port"].default
     assert parts.path in {route.path for route in application({}).routes}
-
-
-@pytest.mark.parametrize("told", _told_by("pg_dump"))
-def test_tools_of_postgresql_have_these_options(told: Command):
-    """Where they are installed."""
-    program = shutil.which(told.words[0])
-    if program is None:
-        pytest.skip("no client tools of PostgreSQL are installed")
-    told_by_help = subprocess.run([program, "--help"], capture_output=True, text=True, check=True)
-    for option in (word for word in told.words[1:] if word.startswith("--")):
-        assert option in told_by_help.stdout, told.place
 
 
 class TestContainers:

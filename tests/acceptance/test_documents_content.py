@@ -101,6 +101,8 @@ def test_every_setting_is_explained_with_its_default():
             "encryption_keys": "none",
             "management_url": "none",
             "checkpoint_archive": "none",
+            "archive": "none",
+            "retention": "none",
             "allow_unsafe_database": "false",
         }
         expected = "required" if field.is_required() else special.get(name, str(field.default))

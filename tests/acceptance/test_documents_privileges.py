@@ -5,7 +5,6 @@ import os
 import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import urlsplit, urlunsplit
 
@@ -13,18 +12,18 @@ import aio_pika
 import asyncpg
 import pytest
 from pydantic import SecretStr
+from support.archives import add_past_month, fingerprint, make_session, months_ago, talk
 from support.broker import client
 from support.commands import command
 from support.documents import OPERATIONS, blocks_of, commands
 from support.events import created, logged
-from support.tables import count, rows
+from support.tables import connected, count, rows
 from support.workers import drain, running_worker
 
 from contracts.client import Publisher
 from contracts.identifiers import uuid7
 from contracts.task_lifecycle import TaskCreated
 from worker.sandbox import SandboxError
-from worker.store.partitions import Month
 
 
 def _sql(*words: str) -> str:
@@ -80,7 +79,7 @@ async def roles(postgres, empty_database_url):
         await made.run(f"DROP ROLE agents_{name}")
 
 
-async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, settings):
+async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, settings, tmp_path):
     """The owner migrates and maintains, the worker stores, the operator mends; a fact cannot be changed."""
 
     async def run(role, *arguments, code=0):
@@ -120,7 +119,7 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
 
     await run("owner", "maintain")
     await roles.run(_sql("DELETE FROM dead_letters"), "owner")
-    await _retire_a_month(roles)
+    await _retire_a_month(roles, tmp_path)
 
 
 async def _use_as_operator(run, settings):
@@ -134,21 +133,26 @@ async def _use_as_operator(run, settings):
     await run("operator", "dead-letters", "discard", "--yes")
 
 
-async def _retire_a_month(roles):
-    """Detach, bring back into the default partition, drop; then `maintain` moves the rows."""
+async def _retire_a_month(roles, folder):
+    """The owner retires a month and brings it back, which nobody else can."""
 
-    def this_month(sql):
-        return re.sub(r"execution_logs_y\d{4}m\d\d", month, sql)
+    async def run(role, *arguments):
+        places = {"DATABASE_URL": roles.url(role), "WORKER_ARCHIVE": str(folder)}
+        return await asyncio.to_thread(command, *arguments, **places)
 
-    month = Month.of(datetime.now(UTC)).partition_of("execution_logs")
-    before = await count(roles.superuser, "execution_logs")
-    await roles.run(this_month(_sql("DETACH PARTITION")), "owner")
-    assert await count(roles.superuser, "execution_logs") == 0
-    await roles.run(this_month(_sql("INSERT INTO execution_logs")), "owner")
-    await roles.run(this_month(_sql("DROP TABLE")), "owner")
-    places = {"DATABASE_URL": roles.url("owner")}
-    assert (await asyncio.to_thread(command, "maintain", **places)).code == 0
-    assert await count(roles.superuser, month) == before
+    month = months_ago(6)
+    async with connected(roles.url("owner")) as db:
+        await make_session(db)
+        await add_past_month(db, "conversation_history", month)
+        await talk(db, month, 3)
+        before = await fingerprint(db, "conversation_history")
+        for role, code in (("worker", 2), ("operator", 2), ("owner", 0)):
+            assert (await run(role, "maintain")).code == code
+        assert await db.fetchval("SELECT count(*) FROM conversation_history") == 0
+        restore = ("archive", "restore", "conversation_history", str(month))
+        assert (await run("worker", *restore)).code == 2
+        assert (await run("owner", *restore)).code == 0
+        assert await fingerprint(db, "conversation_history") == before
 
 
 @pytest.fixture

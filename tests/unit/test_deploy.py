@@ -129,3 +129,17 @@ def test_every_alert_reads_metrics_that_exist_and_says_what_to_do():
     alerts = len(re.findall(r"- alert: ", text))
     assert len(expressions) == alerts
     assert len(re.findall(r"summary: \".+\"\n +remedy: \".+\"", text)) == alerts
+
+
+def test_the_compose_file_maintains_every_day_and_archives_into_a_volume():
+    """The image owns the folder that the volume is mounted at, since it does not run as root, and the rest is read-only."""
+    text = (DEPLOY.parent / "docker-compose.yml").read_text()
+    service = text.partition("\n  maintain:\n")[2].partition("\nvolumes:\n")[0]
+    assert "while worker maintain; do sleep 86400 & wait; done" in service
+    [folder] = re.findall(r"WORKER_ARCHIVE: (\S+)", service)
+    [(volume, mounted)] = re.findall(r"volumes: \[(\w+):(\S+)\]", service)
+    assert mounted == folder
+    assert f"\n  {volume}:" in text.partition("\nvolumes:\n")[2]
+    assert "WORKER_RETENTION: ${WORKER_RETENTION:-}" in service
+    dockerfile = (DEPLOY.parent / "Dockerfile").read_text()
+    assert re.search(rf"install --directory --owner 10001 .*--mode 0700 {folder}\n", dockerfile)
