@@ -19,7 +19,7 @@ from support.archives import (
     talk,
 )
 from support.broker import client
-from support.commands import command
+from support.commands import command, running_command
 from support.waiting import until
 from support.workers import running_worker
 
@@ -237,6 +237,40 @@ async def test_a_run_that_ends_at_any_step_loses_nothing(
     assert await db.fetchval("SELECT count(*) FROM conversation_history") == 0
     assert not await db.fetch("SELECT FROM pg_class WHERE relname ~ '_retiring'")
     await bring_back()
+    assert await fingerprint(db, "conversation_history") == before
+
+
+async def test_a_process_that_is_killed_before_the_drop_leaves_both(
+    db, database_url, bring_back, tmp_path
+):
+    """SIGKILL while the drop waits for a reader: the month is a table of its own and in the archive; then it goes on."""
+    name = await add_past_month(db, "conversation_history", OLD)
+    await talk(db, OLD, 5)
+    before = await fingerprint(db, "conversation_history")
+    places = {"DATABASE_URL": database_url, "WORKER_ARCHIVE": str(tmp_path)}
+    manifest = tmp_path / "conversation_history" / f"{name}.jsonl.gz.json"
+    async with db.transaction():
+        await db.execute("LOCK TABLE agent_sessions IN ACCESS SHARE MODE")  # as a report does
+        async with running_command("maintain", **places) as maintain:
+            await until(manifest.exists)
+            maintain.process.kill()
+            await maintain.ended()
+        assert await db.fetchval(f"SELECT count(*) FROM {name}_retiring") == 5
+        with pytest.raises(Misconfigured, match="run it again first"):
+            await bring_back()
+    archived = manifest.with_suffix("").read_bytes()
+    done = await asyncio.to_thread(command, "maintain", "--json", **places)
+    [retired] = [one for one in done.json["retired"] if one["table"] == "conversation_history"]
+    assert (retired["months"], retired["rows"]) == ([str(OLD)], 5)
+    assert await db.fetchval("SELECT to_regclass($1)", f"{name}_retiring") is None
+    assert manifest.with_suffix("").read_bytes() == archived
+    listed = await asyncio.to_thread(command, "archive", "list", "--json", **places)
+    assert [(one["month"], one["part"], one["rows"]) for one in listed.json] == [(str(OLD), 1, 5)]
+    restored = await asyncio.to_thread(
+        command, "archive", "restore", "conversation_history", str(OLD), **places
+    )
+    assert restored.code == 0
+    assert "5 rows of conversation_history" in restored.out
     assert await fingerprint(db, "conversation_history") == before
 
 

@@ -138,6 +138,7 @@ def test_months_cross_the_year():
     ("name", "partition"),
     [
         ("execution_logs_y2026m11", True),
+        ("execution_logs_y2026m11_retiring", True),
         ("execution_logs_default", True),
         ("execution_logs", False),
         ("tasks_y2026m11", False),

@@ -13,7 +13,7 @@ import asyncpg
 import sqlalchemy as sa
 from sqlalchemy.ext.asyncio import AsyncConnection
 
-from worker.errors import Misconfigured, Unavailable, WorkerError
+from worker.errors import Misconfigured, WorkerError
 from worker.operations import audit_retirement, restored_rows
 from worker.operations.archive_files import Archive, Part, parse_month
 from worker.operations.archive_rows import columns_of, differing, insert_sql, portions
@@ -23,7 +23,7 @@ from worker.operations.retiring import WAIT_FOR_WRITERS
 from worker.operations.retiring_months import left_over
 from worker.patience import patiently
 from worker.store.database import Database
-from worker.store.partitions import Month, add_month, key_column
+from worker.store.partitions import LOCK_TIMEOUT, Month, add_month, key_column
 
 KEEP_DAYS = 7
 """How many days a restored month stays before `maintain` retires it again."""
@@ -95,7 +95,7 @@ def _table(name: str) -> sa.Table:
 
 async def _nothing_left_over(database: Database, name: str, month: Month) -> None:
     if month in await left_over(database, name):
-        raise Unavailable(
+        raise Misconfigured(
             f"a run of 'worker maintain' ended while it retired {name} {month}: run it again first"
         )
 
@@ -111,7 +111,7 @@ async def _restore(
 ) -> Restored:
     done = Restored(str(table.name), str(month), [part.file for part in parts])
     async with database.connection() as connection:
-        await connection.exec_driver_sql("SET LOCAL lock_timeout = '5s'")
+        await connection.exec_driver_sql(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         raw: Any = (await connection.get_raw_connection()).driver_connection
         await _load(raw, archive, table, parts)
         done.present, done.differing = await restored_rows.leave_out_present(raw, table, STAGING)
