@@ -181,6 +181,8 @@ async def test_rows_outside_of_months_leave_one_by_one(db, run, bring_back, monk
     stays = [await say(db, uuid4(), datetime.now(UTC)), await decide(db, datetime.now(UTC))]
     for _ in range(3):
         await decide(db, middle(months_ago(9)))
+    # JSON's null is not SQL's NULL.
+    await db.execute("UPDATE agent_decisions SET action_taken = 'null' WHERE created_at < now() - interval '200 days'")  # fmt: skip
     talks, decisions = [
         await fingerprint(db, t) for t in ("conversation_history", "agent_decisions")
     ]
