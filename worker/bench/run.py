@@ -35,8 +35,9 @@ from worker.torture.scratch import Mark
 
 BENCH = Mark("bench", "loads them and removes what it finds under its mark")
 
-_SHARES = 6
-"""Low rate, database alone, broker alone (twice: publishing, consuming), the whole (twice) share the time."""
+_LOW_RATE_SHARE = 1 / 6
+_BACKLOG_SHARE = 1 / 10
+"""Of the time; a backlog is made three times, published twice, consumed, stored, and done in full."""
 _LOW_RATE = 100
 _FEWEST, _MOST = 500, 100_000
 _MOST_BYTES = 192 * 1024 * 1024
@@ -183,7 +184,8 @@ class _Run:
         self, hearing: Hearing, items: list[Item]
     ) -> tuple[Latency, Backlog, list[UUID]]:
         options = self._options
-        few = make(options.family, max(_SAMPLE, round(_LOW_RATE * self._share)), seed=2)
+        seconds = _LOW_RATE_SHARE * options.seconds
+        few = make(options.family, max(_SAMPLE, round(_LOW_RATE * seconds)), seed=2)
         started = workers(self._environment, self._folder, options.processes, self._problems)
         self._terminal.step(f"All together: {_processes(options.processes)}")
         with self._terminal.busy():
@@ -223,11 +225,6 @@ class _Run:
 
     # --- how much ---
 
-    @property
-    def _share(self) -> float:
-        """Seconds that one part may take."""
-        return self._options.seconds / _SHARES
-
     async def _count(self, stage: DatabaseStage) -> int:
         """How many messages a part has time, and this process memory, for, by a trial of the database."""
         trial = await stage.run(_TRIAL * self._options.processes)
@@ -235,7 +232,7 @@ class _Run:
         sample = make(self._options.family, _SAMPLE)
         size = sum(len(item.body) for item in sample) / len(sample)
         most = min(_MOST, _MOST_BYTES / size)
-        return round(max(_FEWEST, min(most, trial.rate * self._share)))
+        return round(max(_FEWEST, min(most, trial.rate * _BACKLOG_SHARE * self._options.seconds)))
 
 
 def _processes(count: int) -> str:

@@ -7,9 +7,10 @@ one was attached.
 
 import asyncio
 import contextlib
+import os
 import signal
 import time
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from math import ceil
@@ -109,7 +110,7 @@ class Whole:
     async def backlog(self, items: Sequence[Item]) -> Backlog:
         """Publish these while the workers stand still, then let them go. Raises Unavailable."""
         ids = [item.id for item in items]
-        with self._standing_still():
+        async with standing_still([worker.pid for worker in self._workers]):
             await broker.publish(self._settings, items)
             used, busy = self._used(), machine.busy_seconds()
             begin = time.monotonic()
@@ -136,15 +137,33 @@ class Whole:
         known = [one for one in seconds if one is not None]
         return sum(known) if len(known) == len(seconds) else None
 
-    @contextlib.contextmanager
-    def _standing_still(self) -> Iterator[None]:
-        for worker in self._workers:
-            worker.signal(signal.SIGSTOP)
-        try:
-            yield
-        finally:
-            for worker in self._workers:
-                worker.signal(signal.SIGCONT)
+
+@asynccontextmanager
+async def standing_still(pids: Sequence[int]) -> AsyncIterator[None]:
+    """Stop these processes until the end of the block.
+
+    A shell holds the other end of a pipe and lets them go when this process is gone: a stopped process notices nothing.
+    """
+    guard = await asyncio.create_subprocess_exec(
+        *("sh", "-c", 'read -r _; kill -s CONT "$@"', "sh"),
+        *map(str, pids),
+        stdin=asyncio.subprocess.PIPE,
+        start_new_session=True,  # Ctrl-C is for us
+    )
+    assert guard.stdin is not None  # noqa: S101 (a pipe)
+    try:
+        _tell(pids, signal.SIGSTOP)
+        yield
+    finally:
+        _tell(pids, signal.SIGCONT)
+        guard.stdin.close()
+        await guard.wait()
+
+
+def _tell(pids: Sequence[int], number: signal.Signals) -> None:
+    for pid in pids:
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, number)
 
 
 @asynccontextmanager
