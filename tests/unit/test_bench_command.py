@@ -74,7 +74,7 @@ def test_the_nearest_limit_is_the_verdict():
     assert judge(replace(FIGURES, processes=4)).stage == "database"
     assert judge(replace(FIGURES, database_rate=9_500)).stage == "database"
     assert judge(replace(FIGURES, broker_rate=9_100)).stage == "broker"
-    unknown = judge(replace(FIGURES, worker_cpu=None))
+    unknown = judge(replace(FIGURES, worker_cpu=None, machine_busy=None))
     assert unknown.stage == "database"
     assert [limit.stage for limit in unknown.limits] == ["broker", "database"]
 
@@ -96,7 +96,11 @@ def test_the_advice_follows_from_what_was_measured():
 
 def test_a_rate_that_no_limit_explains_is_said():
     """Far below every limit, and above one on a machine that drifts; a limit that was not reached is one at least."""
-    assert "No stage alone" in judge(replace(FIGURES, rate=3_000)).text
+    low = replace(FIGURES, rate=3_000)
+    assert "no stage alone" in judge(low).text
+    assert "WORKER_TRANSACTIONS" in judge(low).advice
+    full = judge(replace(low, machine_busy=1.0)).advice
+    assert full.startswith("The 4 cores of this machine were 100% busy")
     assert "no less than the 10,000" in judge(replace(FIGURES, rate=11_000)).text
     limits = {one.stage: one for one in judge(replace(FIGURES, client_busy=0.95)).limits}
     assert limits["database"].at_least

@@ -69,12 +69,11 @@ def judge(figures: Figures) -> Verdict:
         limits.append(Limit("worker", figures.processes * figures.messages / figures.worker_cpu))
     nearest = min(limits, key=lambda limit: limit.rate)
     share = figures.rate / nearest.rate
-    advice = {"broker": _broker, "database": _database, "worker": _worker}[nearest.stage](figures)
     return Verdict(
         nearest.stage,
         share,
         _text(figures, nearest, share),
-        " ".join(filter(None, (advice, _machine(figures)))),
+        _advice(figures, nearest.stage, share),
         tuple(limits),
     )
 
@@ -86,8 +85,21 @@ def _text(figures: Figures, nearest: Limit, share: float) -> str:
         return f"{reached}, no less than the {alone}."
     text = f"{reached}, {share:.0%} of the {alone}."
     if share < _NEAR:
-        text += " No stage alone explains this rate: they wait for each other, or for the machine."
+        text += " It is the nearest limit, but no stage alone explains this rate."
     return text
+
+
+def _advice(figures: Figures, stage: Stage, share: float) -> str:
+    busy = figures.machine_busy or 0.0
+    full = busy >= _MACHINE_BUSY
+    machine = (
+        f"The {figures.cores} cores of this machine were {busy:.0%} busy: all that runs on it competes "
+        "for them."
+    )
+    if share < _NEAR:
+        return machine if full else _WAITING
+    advice = {"broker": _broker, "database": _database, "worker": _worker}[stage](figures)
+    return f"{advice} {machine}" if full else advice
 
 
 _ALONE = {
@@ -95,6 +107,12 @@ _ALONE = {
     "database": "stores alone",
     "worker": "processes would do if they never waited",
 }
+
+
+_WAITING = (
+    "The stages wait for each other: more transactions at a time (WORKER_TRANSACTIONS) or more processes (--processes) "
+    "let them work side by side."
+)
 
 
 def _broker(figures: Figures) -> str:
@@ -131,15 +149,6 @@ def _worker(figures: Figures) -> str:
             f"'worker run --processes {figures.processes + 1}' uses another one."
         )
     return "A process uses one core, and no core of this machine is left: run more workers on another machine."
-
-
-def _machine(figures: Figures) -> str:
-    if (figures.machine_busy or 0) < _MACHINE_BUSY:
-        return ""
-    return (
-        f"The {figures.cores} cores of this machine were {figures.machine_busy:.0%} busy: all that runs on it competes "
-        "for them."
-    )
 
 
 def _ms(seconds: float) -> str:
