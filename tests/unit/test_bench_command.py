@@ -15,7 +15,7 @@ from support.commands import command
 from support.waiting import until
 
 from contracts.registry import families
-from worker.bench import machine
+from worker.bench import machine, run
 from worker.bench.broker import BrokerAlone
 from worker.bench.database import Answers, DatabaseAlone
 from worker.bench.events import CHOICES, FAMILIES, make
@@ -149,6 +149,15 @@ def test_the_same_figures_are_shown_and_told_to_programs():
     assert "No: 3 messages have no row." in said.getvalue()
     assert "is accounted for" not in said.getvalue()
     assert missing.as_json()["complete"] is False
+
+
+@pytest.mark.parametrize(("problems", "code"), [((), 0), (("3 messages have no row",), 1)])
+def test_a_problem_is_the_exit_code(problems, code, monkeypatch):
+    """And standard output is JSON all the same, with what is missing in it."""
+    monkeypatch.setattr(run, "bench", lambda options, terminal: results(problems))
+    done = command("bench", "--json")
+    assert done.code == code
+    assert done.json["accounts"]["problems"] == list(problems)
 
 
 def test_percentiles_are_values_that_occurred():
