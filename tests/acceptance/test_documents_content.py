@@ -179,16 +179,6 @@ def test_every_reason_of_a_rejection_has_a_remedy():
     assert all(all(row) for row in rows.values())
 
 
-def test_every_table_is_granted():
-    """A table without a grant stops the worker; the acceptance test tries the grants."""
-    from worker.store.schema import Kind, tables_of_kind
-
-    granted = " ".join(block.text for block in blocks("sql"))
-    for kind in (Kind.FACT, Kind.ENTITY):
-        for one in tables_of_kind(kind):
-            assert re.search(rf"GRANT INSERT ON [^;]*\b{one.name}\b", granted), one.name
-
-
 def test_every_crash_point_is_explained():
     rows = {row[0].strip("`") for row in table(ARCHITECTURE, "crash point")}
     assert set(get_args(CrashPoint)) - {"none"} <= rows

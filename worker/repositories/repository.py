@@ -233,8 +233,8 @@ class EntityRepository(Repository):
     async def _store(self, events: Sequence[Event]) -> tuple[list[Accepted], Key]:
         """Store events of one entity; its key."""
         accepted = await store(self._connection, events, self.scope.tenant)
-        name = self._entity().key
-        keys = {getattr(one.message.fields, name) for one in accepted}
+        member = self._entity().key_member
+        keys = {getattr(one.message.fields, member) for one in accepted}
         if len(keys) != 1:
             raise BadQuery(f"the events must be of one {self._entity().name}, not of {len(keys)}")
         return accepted, keys.pop()
