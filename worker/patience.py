@@ -1,9 +1,9 @@
-"""Waiting for a service that is not there yet: at start, and for commands that run beside services that start."""
+"""Waiting for a service that is not there yet, at start and in commands; and finishing a step although all else is cancelled."""
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
-from typing import TypeVar
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Any, TypeVar
 
 import structlog
 
@@ -32,3 +32,13 @@ async def patiently(
             say(str(error))
             await asyncio.sleep(pause)
             pause = min(2 * pause, 2)
+
+
+async def in_any_case(step: Coroutine[Any, Any, None]) -> None:
+    """Finish a short step even if this task is cancelled meanwhile; the cancellation follows it."""
+    task = asyncio.ensure_future(step)
+    try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise

@@ -20,6 +20,7 @@ from worker.crash_points import reached
 from worker.decode import reject
 from worker.errors import Misconfigured, Unavailable, WorkerError
 from worker.message import Decoded, Delivery, Rejected
+from worker.patience import in_any_case
 from worker.pause import Pause
 from worker.store import suspects
 from worker.store.database import Database
@@ -30,6 +31,9 @@ log = structlog.get_logger()
 
 _TURN = 0.02
 """Seconds of decoding after which the event loop gets its turn."""
+
+_END_SECONDS = 5
+"""How long a worker that stops may take to record that it did not die of the message in its hand."""
 
 _MOST_LOGGED = 100
 """Rejections of one batch that have a line of their own in the log; all of them are dead letters and counted."""
@@ -151,11 +155,11 @@ class Pipeline:
         """Handle one message that may have killed a worker, with its attempt on record; give up on the fourth."""
         suspect = batch[0]
         telemetry.suspects.labels(self.family).inc()
-        attempts = await self._patiently(subscription, lambda: self._begin_attempt(suspect))
-        if attempts is None:
-            return None
-        self._ended.clear()
         try:
+            attempts = await self._patiently(subscription, lambda: self._begin_attempt(suspect))
+            if attempts is None:
+                return None
+            self._ended.clear()
             if attempts > suspects.MOST_ATTEMPTS:
                 text = f"ended the worker {attempts - 1} times while it was handled alone"
                 refused = [reject(suspect, "delivery_limit", [("", text)])]
@@ -164,13 +168,17 @@ class Pipeline:
                 committed = await self._handle(subscription, batch)
         except (Misconfigured, asyncio.CancelledError):
             # The worker stops, and not because of this message: a restart loop must not make it a dead letter.
-            with contextlib.suppress(WorkerError):
-                await suspects.end(self._database, suspect)
+            await in_any_case(self._end_attempt(suspect))
             raise
         if not await self._patiently(subscription, lambda: suspects.end(self._database, suspect)):
             # Both services are away: an attempt that ended so must never count against the message.
             self._ended.append(suspects.digest(suspect))
         return committed
+
+    async def _end_attempt(self, suspect: Delivery) -> None:
+        with contextlib.suppress(WorkerError, TimeoutError):
+            async with asyncio.timeout(_END_SECONDS):
+                await suspects.end(self._database, suspect)
 
     async def _begin_attempt(self, suspect: Delivery) -> int:
         """Put an attempt on record; one that may be there already, the answer being lost, does not count."""

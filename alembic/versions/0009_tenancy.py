@@ -105,7 +105,7 @@ def contained() -> None:
     ):
         op.execute(f"""
 CREATE FUNCTION {function}(tenant text, wanted jsonb) RETURNS SETOF uuid
-LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER ROWS 100 AS $$
+LANGUAGE sql STABLE PARALLEL RESTRICTED SECURITY DEFINER ROWS 10 AS $$
 SELECT {key} FROM {table} WHERE {column} @> wanted AND tenant_id = (SELECT allowed_tenant(tenant))
 $$""")  # noqa: S608 (literals of this file)
 

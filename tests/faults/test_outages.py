@@ -6,7 +6,7 @@ from support.faults import by_way_of, short_heartbeats  # noqa: F401 (a fixture)
 from support.ledger import Ledger
 from support.proxy import Fault, proxy_before
 from support.traffic import elapse, traffic
-from support.verdicts import everything_is_accounted_for
+from support.verdicts import everything_is_accounted_for, outbox_is_empty
 from support.workers import running_worker
 
 MOMENT, SECONDS, MINUTE = 0.4, 5.0, 60.0
@@ -34,6 +34,7 @@ async def test_the_database_is_away_for_a_while(fault: Fault, length, settings):
                 await proxy.heal()
                 await elapse(MOMENT)
             await ledger.hear(agent)
+            await outbox_is_empty(settings)
         await everything_is_accounted_for(ledger, settings)
 
 
@@ -56,5 +57,6 @@ async def test_the_broker_is_away_for_a_while(
                 await proxy.heal()
                 await elapse(MOMENT)
             await ledger.hear(agent)
+            await outbox_is_empty(settings)
             await worker.attached()
         await everything_is_accounted_for(ledger, settings)

@@ -5,6 +5,7 @@ import json
 from contracts import Event, registry
 from support.ledger import Ledger
 from support.tables import rows
+from support.waiting import until
 from worker.broker import topology
 from worker.broker.connection import connect
 from worker.decode import digest
@@ -34,6 +35,16 @@ async def queues_are_empty(url: str) -> None:
             assert await topology.message_count(connection, queue.name) == 0, queue.name
     finally:
         await connection.close()
+
+
+async def outbox_is_empty(settings: Settings) -> None:
+    """Wait until the running workers have swept what a commit whose answer was lost left behind."""
+
+    async def empty() -> bool:
+        [waiting] = await rows(settings.database, "SELECT count(*) AS n FROM outbox")
+        return not waiting["n"]
+
+    await until(empty)
 
 
 def _digest(event: Event) -> bytes:

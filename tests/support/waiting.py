@@ -5,7 +5,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any
 
 
-async def until(condition: Callable[[], Any | Awaitable[Any]], seconds: float = 30) -> Any:
+async def until(condition: Callable[[], Any | Awaitable[Any]], seconds: float = 60) -> Any:
     """What the condition gives, once that is something; it may be a coroutine function. Raises TimeoutError."""
     nothing = asyncio.get_running_loop().create_future()
     async with asyncio.timeout(seconds):

@@ -1,5 +1,6 @@
 """docs/data-model.md: what the tables and contracts say, and all of it."""
 
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -11,25 +12,26 @@ from worker.store.schema import Kind, metadata, tables_of_kind
 
 DOCUMENT = Path(__file__).parents[2] / "docs" / "data-model.md"
 TABLES = metadata.sorted_tables
+markdown = cache(data_model_document.markdown)
 
 
 def _of(table):
     """The part of the document about a table."""
-    [_, text] = data_model_document.markdown().split(f"### `{table.name}`\n")
+    [_, text] = markdown().split(f"### `{table.name}`\n")
     return text.partition("\n## ")[0].partition("\n### ")[0]
 
 
 def test_the_document_in_docs_is_the_one_that_the_tables_make():
     """Whoever changes a table runs `make docs`."""
     assert worker.families
-    assert DOCUMENT.read_text() == data_model_document.markdown(), "run: make docs"
+    assert DOCUMENT.read_text() == markdown(), "run: make docs"
 
 
 @pytest.mark.parametrize("table", TABLES, ids=str)
 def test_every_column_index_and_owner_of_a_table_is_told(table):
     """What every fact or every entity has is told once, at the top."""
     text = _of(table)
-    whole = data_model_document.markdown().partition("## Family")[0]
+    whole = markdown().partition("## Family")[0]
     for column in table.columns:
         assert f"| `{column.name}` |" in text or f"| `{column.name}` |" in whole, column.name
     for index in table.indexes:

@@ -42,7 +42,8 @@ SELECT current_user::text AS role,
     coalesce(pg_has_role(to_regrole('worker_operator'), 'USAGE'), false) AS operator,
     ARRAY(SELECT r.rolname::text FROM pg_roles r WHERE r.rolcanlogin AND (r.rolsuper OR r.rolbypassrls)
         AND EXISTS (SELECT FROM pg_auth_members WHERE roleid = to_regrole('worker_reader') AND member = r.oid)
-        ORDER BY 1) AS unbound_readers
+        ORDER BY 1) AS unbound_readers,
+    has_schema_privilege('public', current_schema()::text, 'CREATE') AS shared
 """  # noqa: S608 (constants of this file)
 
 
@@ -66,6 +67,8 @@ class Tenancy:
     writer: bool = True
     operator: bool = False
     unbound_readers: Sequence[str] = ()
+    shared: bool = False
+    """Whether anybody may make objects in the schema."""
 
 
 async def examine(connection: AsyncConnection) -> list[Finding]:
@@ -140,6 +143,14 @@ def judge(tenancy: Tenancy) -> list[Finding]:
                 "tenancy",
                 f"role {tenancy.role} is a superuser or has BYPASSRLS: row-level security does not bind it",
                 "Nothing is wrong for trials; else let the worker log in as a member of worker_writer.",
+            )
+        )
+    if tenancy.shared:
+        findings.append(
+            note(
+                "tenancy",
+                "anybody may make tables and functions beside the worker's, as in databases of before PostgreSQL 15",
+                "As the schema's owner: REVOKE CREATE ON SCHEMA public FROM PUBLIC.",
             )
         )
     return findings or [ok("tenancy", "row-level security stands between tenants on every table")]
