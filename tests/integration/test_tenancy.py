@@ -24,7 +24,9 @@ from worker.repositories.search import _CONTAINED
 from worker.repositories.service import DatabaseService
 from worker.settings import Settings
 from worker.store import migrations
+from worker.store.database import Database
 from worker.store.embedding import DIMENSIONS
+from worker.store.partitions import ensure_partitions
 from worker.store.schema import metadata
 
 TENANTS = ("acme", "bee")
@@ -396,16 +398,13 @@ async def test_a_role_that_nobody_bound_sees_nothing(logins):
             with denied:
                 await nobody.fetch(sql)
         async with connected(logins.superuser) as admin:  # a mistake that is easily made
-            await admin.execute(
-                f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {logins.name('nobody')}"
+            everything = f"GRANT SELECT ON ALL TABLES IN SCHEMA public TO {logins.name('nobody')}"
+            await admin.execute(everything)
+            part = await admin.fetchval(
+                "SELECT tableoid::regclass::text FROM lifecycle_events LIMIT 1"
             )
-        for name in (
-            "tasks",
-            "execution_logs",
-            "users",
-            "lifecycle_events_default",
-            "dead_letters",
-        ):
+            assert await admin.fetchval(f"SELECT count(*) FROM {part}")
+        for name in ("tasks", "execution_logs", "lifecycle_events", part):
             assert await nobody.fetchval(f"SELECT count(*) FROM {name}") == 0
 
 
@@ -571,3 +570,21 @@ async def test_neighbours_are_the_tenants_own(logins):
         assert [round(one.distance, 3) for one in found] == [0.293, 0.553, 0.684, 0.757]
         with pytest.raises(BadQuery, match="1,536 numbers, not 2"):
             await work.repository(KnowledgeEntryRepository).nearest([1.0, 0.0])
+
+
+async def test_months_that_come_later_are_secured(secured_url):
+    """A partition that `maintain` adds is under forced row security like its table, and readers have no grant on it."""
+    database = Database(secured_url, name="test")
+    async with database.engine.connect() as connection:
+        [new] = await ensure_partitions(connection, metadata.tables["execution_logs"], 13)
+    await database.close()
+    [found] = await rows(
+        secured_url,
+        "SELECT relrowsecurity AND relforcerowsecurity AS forced,"
+        " has_table_privilege('worker_reader', oid, 'SELECT') AS readable,"
+        " has_table_privilege('worker_operator', oid, 'SELECT') AS counted,"
+        " has_table_privilege('worker_writer', oid, 'UPDATE') AS changed,"
+        " (SELECT count(*) FROM pg_policy WHERE polrelid = oid) AS policies FROM pg_class WHERE relname = $1",
+        new,
+    )
+    assert tuple(found.values()) == (True, False, True, False, 3)
