@@ -130,7 +130,8 @@ BEGIN
     END IF;
     RETURN QUERY
         SELECT n.{key}, embedding_distance(n.embedding, to_embedding(wanted)) FROM {table} n
-        WHERE n.{key} = ANY (keys) AND n.tenant_id = seen ORDER BY 2;
+        WHERE n.{key} = ANY (keys) AND n.tenant_id = seen
+        ORDER BY embedding_distance(n.embedding, to_embedding(wanted)) + 0;
 END
 $$""")  # noqa: S608 (literals of this file)
 
