@@ -260,7 +260,7 @@ def _first_leaf(group: BaseExceptionGroup[Misconfigured]) -> Misconfigured:
     return error
 
 
-def _collect_seldom() -> None:
+def collect_seldom() -> None:
     """Look for cycles after fifty thousand new containers, not seven hundred, and never in what start-up made.
 
     A batch makes some ten thousand, none of them in a cycle; looking for cycles among them cost a fifth of the time.
@@ -273,7 +273,7 @@ def _collect_seldom() -> None:
 async def run(settings: Settings, *, until_drained: bool = False) -> None:
     """Run one worker process until SIGTERM or SIGINT; a second signal ends it at once."""
     app = App(settings, until_drained=until_drained)
-    _collect_seldom()
+    collect_seldom()
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 (we are in one)

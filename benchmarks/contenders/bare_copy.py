@@ -17,8 +17,8 @@ from benchmarks.contenders.contender import Contender
 from benchmarks.events import Event
 from benchmarks.load import BATCH_EVENTS, Load
 from worker.families import plan
+from worker.store.bulk import is_json
 from worker.store.declaration import Fact
-from worker.store.unnest import is_json
 
 _ESCAPES = str.maketrans({"\\": "\\\\", "\n": "\\n", "\t": "\\t", "\r": "\\r"})
 _DIGEST = "\\\\x" + "5a" * 16

@@ -11,8 +11,8 @@ from faststream.rabbit.annotations import RabbitMessage
 
 from benchmarks.peers import job
 from worker.message import Message
+from worker.store.bulk import is_json
 from worker.store.schema import metadata
-from worker.store.unnest import is_json
 
 broker = RabbitBroker(
     job.AMQP_URL,

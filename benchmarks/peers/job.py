@@ -17,9 +17,9 @@ from worker.broker.topology import queue_name
 from worker.decode import Decoder
 from worker.families import families, plan
 from worker.message import Delivery, Message, Properties
+from worker.store.bulk import is_json
 from worker.store.entities import EntityWriter
 from worker.store.lifecycle import lifecycle_events
-from worker.store.unnest import is_json
 
 CONFIRMATIONS = EXCHANGE
 DATABASE_URL = os.environ.get("DATABASE_URL", "")

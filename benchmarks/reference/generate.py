@@ -11,11 +11,11 @@ from sqlalchemy import Column, types
 from sqlalchemy.dialects.postgresql import JSONB
 
 from worker import families
+from worker.store.bulk import rows_of
 from worker.store.declaration import Entity, Fact, Fold, Parent
 from worker.store.lifecycle import lifecycle_events
 from worker.store.merge_sql import placeholder_columns, placeholder_sql, upsert_columns, upsert_sql
 from worker.store.plan import make_plan
-from worker.store.unnest import rows_of
 
 _KINDS = (
     (JSONB, "K_JSON"),

@@ -42,7 +42,7 @@ from worker.settings import Settings, environment_name
 LETTER = "3f2a9c1e"
 """The id that stands in the documents; the tests put that of a real letter in its place."""
 
-LONG = ("run", "demo", "torture")
+LONG = ("run", "demo", "torture", "bench")
 """Commands that are tried in their help form."""
 
 _DOCKER_COMMANDS = {"build", "run", "stop", "up", "exec", "logs", "ps", "down"}

@@ -29,13 +29,13 @@ from contracts.registry import contract_types, families
 from worker.decode import Decoder
 from worker.families import plan
 from worker.message import Accepted, Rejected
+from worker.store.bulk import is_json
 from worker.store.database import Database
 from worker.store.declaration import Entity
 from worker.store.embedding import Embedding
 from worker.store.lifecycle import lifecycle_events
 from worker.store.persist import Persister
 from worker.store.schema import member_of
-from worker.store.unnest import is_json
 from worker.store.writer import Writer
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")

@@ -587,7 +587,7 @@ async def test_months_that_come_later_are_secured(secured_url):
         " has_table_privilege('worker_reader', oid, 'SELECT') AS readable,"
         " has_table_privilege('worker_operator', oid, 'SELECT') AS counted,"
         " has_table_privilege('worker_writer', oid, 'UPDATE') AS changed,"
-        " (SELECT count(*) FROM pg_policy WHERE polrelid = oid) AS policies FROM pg_class WHERE relname = $1",
+        " (SELECT count(*) FROM pg_policy WHERE polrelid = c.oid) AS policies FROM pg_class c WHERE relname = $1",
         new,
     )
     assert tuple(found.values()) == (True, False, True, False, 3)

@@ -42,7 +42,7 @@ async def queues(url):
         wanted = topology.topology(families().values())
         names = [queue.name for queue in wanted.queues] + list(hearing.QUEUES)
         found = [n for n in names if await topology.queue_counts(connection, n) is not None]
-        exchanges = [exchange.name for exchange in wanted.exchanges] + [scratch.MARK_EXCHANGE]
+        exchanges = [exchange.name for exchange in wanted.exchanges] + [scratch.TORTURE.exchange]
         return found + [n for n in exchanges if await topology.exchange_exists(connection, n)]
     finally:
         await connection.close()
@@ -99,7 +99,7 @@ def test_live_queues_are_refused_and_keep_their_messages(scratch_database, amqp_
     assert done.code == 2
     assert "has no mark" in done.err
     assert asyncio.run(waiting()) == 1
-    assert scratch.MARK_EXCHANGE not in asyncio.run(queues(amqp_url))
+    assert scratch.TORTURE.exchange not in asyncio.run(queues(amqp_url))
     assert asyncio.run(tables(scratch_database)) == []
 
 
@@ -141,11 +141,11 @@ def test_what_an_earlier_run_left_is_removed_unless_somebody_uses_it(
             await connection.close()
 
     settings = asyncio.run(claim(scratch_database, empty_virtual_host))
-    assert asyncio.run(tables(scratch_database)) == [scratch.MARK_TABLE]
+    assert asyncio.run(tables(scratch_database)) == [scratch.TORTURE.table]
     asyncio.run(leave(settings))
     asyncio.run(consume(settings))
     asyncio.run(claim(scratch_database, empty_virtual_host))
-    assert asyncio.run(queues(empty_virtual_host)) == [scratch.MARK_EXCHANGE]
+    assert asyncio.run(queues(empty_virtual_host)) == [scratch.TORTURE.exchange]
     asyncio.run(scratch.remove(settings))
     assert asyncio.run(queues(empty_virtual_host)) == []
     assert asyncio.run(tables(scratch_database)) == []

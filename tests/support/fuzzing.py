@@ -19,7 +19,7 @@ from contracts.checking import check_body
 from contracts.limits import MAX_BATCH_EVENTS, MAX_ERRORS
 from contracts.registry import contract_types, families
 from worker.broker import properties
-from worker.broker.frames import Tap
+from worker.broker.tap import Tap
 from worker.content_encoding import Undecodable, unpack
 from worker.decode import Decoder
 from worker.message import Delivery, Message, Properties, Rejected

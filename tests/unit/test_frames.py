@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from worker.broker import frames
-from worker.broker.frames import Tap
+from worker.broker.tap import Tap
 
 CHANNEL, OTHER = 7, 3
 

@@ -11,6 +11,7 @@ from support.workflow_lives import workflow_lives
 
 from worker.families import plan
 from worker.message import Message
+from worker.store.bulk import is_json
 from worker.store.merge import (
     Folded,
     clock,
@@ -21,7 +22,6 @@ from worker.store.merge import (
     visible,
 )
 from worker.store.merge_sql import upsert_columns
-from worker.store.unnest import is_json
 
 ENTITIES = plan().entity_order
 

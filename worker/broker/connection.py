@@ -18,7 +18,7 @@ from aiormq.connection import SSLContextProvider, TransportFactory
 from yarl import URL
 
 from contracts.publishing.addresses import addresses, place
-from worker.broker.frames import Sink, Tap
+from worker.broker.tap import Sink, Tap
 from worker.errors import Misconfigured, Unavailable
 
 BROKER_ERRORS = (

@@ -22,6 +22,7 @@ _ORDER = (
     "run",
     "demo",
     "torture",
+    "bench",
     "publish",
     "status",
     "doctor",

@@ -7,11 +7,11 @@ from typing import Any
 import asyncpg
 
 from worker.message import Message
+from worker.store.bulk import array, is_json
 from worker.store.declaration import Entity
 from worker.store.encryption import Cipher
 from worker.store.merge import Folded, fold_batch, visible
 from worker.store.merge_sql import placeholder_columns, placeholder_sql, upsert_columns, upsert_sql
-from worker.store.unnest import array, is_json
 
 
 class EntityWriter:

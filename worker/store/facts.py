@@ -14,10 +14,10 @@ from sqlalchemy import Column
 
 from worker.errors import Unavailable
 from worker.message import Accepted, Message, Rejected
+from worker.store.bulk import array, column_value, digests_sql, insert_sql, is_json
 from worker.store.declaration import Entity, Fact
 from worker.store.encryption import Cipher
 from worker.store.lifecycle import lifecycle_events
-from worker.store.unnest import array, column_value, digests_sql, insert_sql, is_json
 
 Verdict = Accepted | Rejected
 _Getter = Callable[[Sequence[Message]], list[Any]]

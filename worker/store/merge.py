@@ -14,8 +14,8 @@ from typing import Any
 from uuid import UUID
 
 from worker.message import Message
+from worker.store.bulk import column_value
 from worker.store.declaration import Entity, Fold
-from worker.store.unnest import column_value
 
 ABOVE_ALL = 9_999_999_999
 """The attempt of an end that names none: larger than every attempt."""

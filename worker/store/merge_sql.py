@@ -7,8 +7,8 @@ from typing import Any
 
 from sqlalchemy import Column
 
+from worker.store.bulk import literal_default, rows_of
 from worker.store.declaration import Entity
-from worker.store.unnest import literal_default, rows_of
 
 
 def upsert_columns(entity: Entity) -> tuple[str, ...]:

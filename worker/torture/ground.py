@@ -17,6 +17,7 @@ from worker.sandbox.service import Say
 from worker.settings import Settings
 from worker.store.migrations import upgrade
 from worker.torture import scratch
+from worker.torture.scratch import TORTURE, Mark
 
 
 @dataclass(frozen=True)
@@ -26,6 +27,7 @@ class Wish:
     own_services: bool = False
     database: str | None = None
     virtual_host: str | None = None
+    mark: Mark = TORTURE
 
 
 @dataclass(frozen=True)
@@ -54,14 +56,14 @@ def found(wish: Wish, say: Say, environment: Mapping[str, str] = os.environ) -> 
             yield of_sandbox(sandbox)
         return
     settings = Settings.load()
-    asyncio.run(scratch.claim(settings, wish.database, wish.virtual_host))
+    asyncio.run(scratch.claim(settings, wish.database, wish.virtual_host, wish.mark))
     try:
         say(f"scratch database {settings.database_place}, virtual host {settings.broker_place}")
         upgrade(settings.database)
         services = asyncio.run(scratch.versions(settings))
         yield Ground(settings.database, settings.broker, services)
     finally:
-        asyncio.run(scratch.remove(settings))
+        asyncio.run(scratch.remove(settings, wish.mark))
 
 
 def of_sandbox(sandbox: Sandbox) -> Ground:

@@ -1,9 +1,11 @@
 """The guard of a given installation: what may be used as scratch, its mark, and its removal.
 
-Before anything else is made, a mark is: the exchange `torture.mark` and the table `torture_mark`. What carries a mark was
-made by a run that was ended before it could tidy up, and may be removed; what does not is somebody else's.
+Before anything else is made, a mark is: an exchange and a table that are named after the command (`torture.mark` and
+`torture_mark`). What carries the mark of a command was made by a run of it that was ended before it could tidy up, and
+may be removed; what does not is somebody else's.
 """
 
+from dataclasses import dataclass
 from urllib.parse import unquote, urlsplit
 
 import asyncpg
@@ -16,22 +18,42 @@ from worker.settings import Settings
 from worker.store.migrations import downgrade
 from worker.torture import hearing
 
-PREFIX = "torture"
-MARK_EXCHANGE = "torture.mark"
-MARK_TABLE = "torture_mark"
 _SHOWN = 3
 
 
-async def claim(settings: Settings, database: str | None, virtual_host: str | None) -> None:
+@dataclass(frozen=True)
+class Mark:
+    """What a command leaves in its scratch place; scratch places of a command have names that begin with the command's."""
+
+    command: str
+    does: str
+
+    @property
+    def exchange(self) -> str:
+        """The mark in a virtual host."""
+        return f"{self.command}.mark"
+
+    @property
+    def table(self) -> str:
+        """The mark in a database."""
+        return f"{self.command}_mark"
+
+
+TORTURE = Mark("torture", "kills workers and removes what it finds under its mark")
+
+
+async def claim(
+    settings: Settings, database: str | None, virtual_host: str | None, mark: Mark = TORTURE
+) -> None:
     """Check that both are scratch, mark them, and empty what an earlier run left. Raises Misconfigured, with nothing touched."""
-    check_name("database", _path(settings.database), database, "DATABASE_URL", "--database")
+    check_name("database", _path(settings.database), database, "DATABASE_URL", "--database", mark)
     place = _path(settings.broker)
-    check_name("virtual host", place, virtual_host, "AMQP_URL", "--virtual-host")
-    broker = await connect(settings.broker, name="torture guard")
+    check_name("virtual host", place, virtual_host, "AMQP_URL", "--virtual-host", mark)
+    broker = await connect(settings.broker, name="scratch guard")
     try:
-        marked_host = await _check_virtual_host(broker, place)
-        marked_database = await _check_database(settings)
-        await _mark(broker, settings)
+        marked_host = await _check_virtual_host(broker, place, mark)
+        marked_database = await _check_database(settings, mark)
+        await _mark(broker, settings, mark)
         if marked_host:
             await _empty_virtual_host(broker)
     finally:
@@ -40,37 +62,39 @@ async def claim(settings: Settings, database: str | None, virtual_host: str | No
         await _empty_database(settings)
 
 
-def check_name(what: str, name: str, named: str | None, variable: str, option: str) -> None:
+def check_name(
+    what: str, name: str, named: str | None, variable: str, option: str, mark: Mark
+) -> None:
     """Refuse a name that nobody has called a scratch one."""
     if named is not None and named != name:
         raise Misconfigured(f"{option} says {named!r}, and {variable} names the {what} {name!r}")
-    if named is None and not name.startswith(PREFIX):
+    if named is None and not name.startswith(mark.command):
         raise Misconfigured(
-            f"{variable} names the {what} {name or '/'!r}, where live data may be: worker torture kills workers and "
-            f"removes what it finds under its mark. Make an empty {what} whose name begins with {PREFIX!r}, or say "
+            f"{variable} names the {what} {name or '/'!r}, where live data may be: worker {mark.command} "
+            f"{mark.does}. Make an empty {what} whose name begins with {mark.command!r}, or say "
             f"{option} {name!r} if this one is scratch; --own-services runs in services of its own instead"
         )
 
 
-async def remove(settings: Settings) -> None:
+async def remove(settings: Settings, mark: Mark = TORTURE) -> None:
     """Remove everything, the marks last. Raises Unavailable where a service has gone."""
-    broker = await connect(settings.broker, name="torture guard")
+    broker = await connect(settings.broker, name="scratch guard")
     try:
         await _empty_virtual_host(broker)
         channel = await broker.channel()
-        await channel.exchange_delete(MARK_EXCHANGE)
+        await channel.exchange_delete(mark.exchange)
         await channel.close()
     except BROKER_ERRORS as error:
-        raise Unavailable(f"RabbitMQ did not remove what torture made: {error}") from error
+        raise Unavailable(f"RabbitMQ did not remove what {mark.command} made: {error}") from error
     finally:
         await broker.close()
     await _empty_database(settings)
-    await _execute(settings, f"DROP TABLE IF EXISTS {MARK_TABLE}")
+    await _execute(settings, f"DROP TABLE IF EXISTS {mark.table}")
 
 
 async def versions(settings: Settings) -> tuple[str, ...]:
     """What the services are."""
-    broker = await connect(settings.broker, name="torture guard")
+    broker = await connect(settings.broker, name="scratch guard")
     try:
         server = broker.server
     finally:
@@ -86,7 +110,7 @@ async def versions(settings: Settings) -> tuple[str, ...]:
 # --- the virtual host ---
 
 
-async def _check_virtual_host(broker: BrokerConnection, place: str) -> bool:
+async def _check_virtual_host(broker: BrokerConnection, place: str, mark: Mark) -> bool:
     """Whether it carries the mark. Raises Misconfigured where it holds anything of a worker without one."""
     wanted = topology.topology(families().values())
     found = [
@@ -102,14 +126,14 @@ async def _check_virtual_host(broker: BrokerConnection, place: str) -> bool:
         if counts[1]:
             raise Misconfigured(
                 f"the virtual host {place!r} is in use: the queue {name} has {counts[1]} consumers. End these "
-                "workers, or the other torture, first; or use another virtual host"
+                "workers, or the other {mark.command}, first; or use another virtual host"
             )
-    marked = await topology.exchange_exists(broker, MARK_EXCHANGE)
+    marked = await topology.exchange_exists(broker, mark.exchange)
     if found and not marked:
         shown = ", ".join(found[:_SHOWN])
         raise Misconfigured(
-            f"the virtual host {place!r} holds {shown} and has no mark of an earlier torture: these are a live "
-            "worker's. Make an empty virtual host for it: rabbitmqctl add_vhost torture"
+            f"the virtual host {place!r} holds {shown} and has no mark of an earlier {mark.command}: these are a "
+            f"live worker's. Make an empty virtual host for it: rabbitmqctl add_vhost {mark.command}"
         )
     return marked
 
@@ -127,16 +151,16 @@ async def _empty_virtual_host(broker: BrokerConnection) -> None:
 # --- the database ---
 
 
-async def _check_database(settings: Settings) -> bool:
+async def _check_database(settings: Settings, mark: Mark) -> bool:
     """Whether it carries the mark. Raises Misconfigured where it holds tables without one."""
     tables = await _tables(settings)
-    if MARK_TABLE in tables:
+    if mark.table in tables:
         return True
     if tables:
         shown = ", ".join(tables[:_SHOWN])
         raise Misconfigured(
-            f"the database {settings.database_place} holds tables ({shown}) and has no mark of an earlier torture. "
-            "Make an empty one for it: CREATE DATABASE torture"
+            f"the database {settings.database_place} holds tables ({shown}) and has no mark of an earlier {mark.command}. "
+            f"Make an empty one for it: CREATE DATABASE {mark.command}"
         )
     return False
 
@@ -183,14 +207,14 @@ async def _connect(settings: Settings) -> asyncpg.Connection:
 # --- both ---
 
 
-async def _mark(broker: BrokerConnection, settings: Settings) -> None:
+async def _mark(broker: BrokerConnection, settings: Settings, mark: Mark) -> None:
     channel = await broker.channel()
     try:
-        await channel.exchange_declare(MARK_EXCHANGE, exchange_type="fanout", durable=True)
+        await channel.exchange_declare(mark.exchange, exchange_type="fanout", durable=True)
         await channel.close()
     except BROKER_ERRORS as error:
         raise Misconfigured(f"this user may not declare an exchange: {error}") from error
-    await _execute(settings, f"CREATE TABLE IF NOT EXISTS {MARK_TABLE} ()")
+    await _execute(settings, f"CREATE TABLE IF NOT EXISTS {mark.table} ()")
 
 
 def _path(url: str) -> str:
