@@ -94,16 +94,20 @@ class Publisher(EventPublisher):
         await publisher.persisted(event)  # the database has it
     """
 
-    def __init__(self, url: str, **options: Unpack[PublisherOptions]) -> None:
-        broker = _Broker(url, f"publisher {options.get('source', '')}".strip())
+    def __init__(
+        self, url: str, *, user_id: str | None = None, **options: Unpack[PublisherOptions]
+    ) -> None:
+        """`user_id`: the user of the connection, where workers ask who published (WORKER_TENANT_OF_USER)."""
+        broker = _Broker(url, f"publisher {options.get('source', '')}".strip(), user_id)
         super().__init__(broker.open, **options)
 
 
 class _Broker:
     """Where the broker is, and how to open a link to it."""
 
-    def __init__(self, url: str, name: str) -> None:
+    def __init__(self, url: str, name: str, user_id: str | None = None) -> None:
         self._name = name
+        self._user_id = user_id
         try:
             self._urls = addresses(url)
         except ValueError:
@@ -152,7 +156,7 @@ class _Broker:
         exchange = await channel.get_exchange(EXCHANGE)
         replies = await channel.get_queue(_REPLIES, ensure=False)
         await replies.consume(take, no_ack=True)
-        link = _AmqpLink(connection, exchange)
+        link = _AmqpLink(connection, exchange, self._user_id)
         connection.close_callbacks.add(link.on_closed)
         channel.close_callbacks.add(link.on_closed)
         if channel.is_closed:
@@ -179,8 +183,11 @@ def _not_connected(url: str, error: BaseException) -> NotConnected:
 class _AmqpLink:
     """One connection with one channel, on which parcels leave and replies come."""
 
-    def __init__(self, connection: AbstractConnection, exchange: AbstractExchange) -> None:
+    def __init__(
+        self, connection: AbstractConnection, exchange: AbstractExchange, user_id: str | None
+    ) -> None:
         self.lost = asyncio.Event()
+        self._user_id = user_id
         self._connection = connection
         self._exchange = exchange
 
@@ -198,6 +205,7 @@ class _AmqpLink:
             message_id=uuid.uuid4().hex,
             correlation_id=parcel.correlation_id,
             reply_to=_REPLIES if parcel.asked else None,
+            user_id=self._user_id,
         )
         try:
             # Not mandatory: what no queue takes goes to the alternate exchange, and is a dead letter.

@@ -30,6 +30,7 @@ from worker.store.encryption import cipher_of
 from worker.store.migrations import missing
 from worker.store.persist import Persister
 from worker.store.writer import Writer
+from worker.tenants import TenantOfUser
 
 log = structlog.get_logger()
 
@@ -234,6 +235,13 @@ def _pipelines(app: App) -> dict[str, Pipeline]:
 
 
 def _decode(name: str, settings: Settings) -> Decode:
+    """How messages of a family are decoded, and whether who published them is looked at."""
+    rules = settings.tenant_rules
+    decode = _decode_any(name, settings)
+    return TenantOfUser(rules).checked(decode, settings.max_body_bytes) if rules else decode
+
+
+def _decode_any(name: str, settings: Settings) -> Decode:
     match name:
         case topology.UNROUTED_FAMILY:
             return undelivered.unroutable

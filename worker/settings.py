@@ -20,6 +20,7 @@ from worker.errors import Misconfigured
 
 _MIB = 1024 * 1024
 _KEY = re.compile(r"[A-Za-z0-9_-]{43}=")
+_TENANT_RULE = re.compile(r"[^{}=]*\{tenant\}[^{}=]*|[^{}=]+=(\*|[A-Za-z0-9_-]{1,64})")
 
 
 class Settings(BaseSettings):
@@ -55,6 +56,10 @@ class Settings(BaseSettings):
     )
     max_body_bytes: int = Field(
         8 * _MIB, ge=1024, description="largest body after decompression; a larger one is rejected"
+    )
+    tenant_of_user: str = Field(
+        "",
+        description="which users of RabbitMQ may publish for which tenant, comma-separated: 'agents-{tenant}', 'billing=acme', 'agents-operator=*'; empty = any for any",
     )
     reply_queues: str = Field(
         "agent.replies.*",
@@ -166,6 +171,16 @@ class Settings(BaseSettings):
                 )
         return value
 
+    @field_validator("tenant_of_user", mode="after")
+    @classmethod
+    def _are_rules(cls, value: str) -> str:
+        for rule in _listed(value):
+            if not _TENANT_RULE.fullmatch(rule):
+                raise ValueError(
+                    f"{rule!r} is no rule: write 'agents-{{tenant}}' for a user of each tenant, 'user=tenant' or 'user=*'"
+                )
+        return value
+
     @field_validator("management_url", mode="after")
     @classmethod
     def _is_http(cls, value: SecretStr | None) -> SecretStr | None:
@@ -210,6 +225,16 @@ class Settings(BaseSettings):
     def family_names(self) -> tuple[str, ...]:
         """The chosen families; empty for all."""
         return _listed(self.families)
+
+    @property
+    def tenant_rules(self) -> tuple[str, ...]:
+        """Which users may publish for which tenant; empty for any."""
+        return _listed(self.tenant_of_user)
+
+    @property
+    def publishing_user(self) -> str | None:
+        """The user that our own messages name, where workers ask for it."""
+        return addresses.user(self.broker) if self.tenant_of_user else None
 
     @property
     def encryption(self) -> tuple[str, ...]:

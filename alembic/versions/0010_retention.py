@@ -1,13 +1,13 @@
 """Retention: what becomes of trust metrics when their measurements are dropped.
 
 Revision: 0010
-Revises: 0008
+Revises: 0009
 """
 
 from alembic import op
 
 revision = "0010"
-down_revision = "0008"
+down_revision = "0009"
 
 # The view of 0006 up to the figures of trust metrics.
 VIEW = """
@@ -89,6 +89,7 @@ CREATE TABLE trust_metrics_daily (
     CONSTRAINT ck_trust_metrics_daily_maximum CHECK (minimum <= maximum)
 )""")
     op.execute(VIEW + RAW_AND_DAILY)
+    op.execute("SELECT secure_tables()")
 
 
 def downgrade() -> None:

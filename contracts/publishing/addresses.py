@@ -5,7 +5,7 @@ and to another one when that goes away. Owns how such a URL is taken apart; prom
 """
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 _URL = re.compile(
     r"(?P<scheme>amqps?)://(?P<login>[^/?#]*@)?(?P<hosts>[^/?#@]*)(?P<rest>.*)", re.DOTALL
@@ -44,3 +44,8 @@ def place(url: str) -> str:
         f"{one.hostname or 'localhost'}:{one.port or _DEFAULT_PORTS[one.scheme]}" for one in singles
     ]
     return ",".join(hosts) + (singles[0].path or "/")
+
+
+def user(url: str) -> str:
+    """The user that a URL logs in as; RabbitMQ's own `guest` where it names none."""
+    return unquote(urlsplit(addresses(url)[0]).username or "guest")

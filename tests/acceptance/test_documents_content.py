@@ -31,6 +31,7 @@ from worker import telemetry
 from worker.cli.output import NOTHING
 from worker.crash_points import CrashPoint
 from worker.families.task_lifecycle import TASK
+from worker.operations.tenancy_checks import ROLES
 from worker.settings import Settings, environment_name
 from worker.store.merge import fold_batch, visible
 
@@ -103,6 +104,7 @@ def test_every_setting_is_explained_with_its_default():
             "checkpoint_archive": "none",
             "archive": "none",
             "retention": "none",
+            "tenant_of_user": "none",
             "allow_unsafe_database": "false",
         }
         expected = "required" if field.is_required() else special.get(name, str(field.default))
@@ -131,12 +133,12 @@ def test_every_metric_is_explained():
 
 def test_no_document_asks_for_a_metric_that_is_not_there():
     """A metric that was renamed would leave an expression that never fires."""
-    known = set()
+    known = {"worker_checks", *ROLES}
     for name, _ in _metrics():
         known |= {name, f"{name}_bucket"}
     for path in documents():
         for code in inline_code(path):
-            asked = set(re.findall(r"\b(worker_[a-z_]+)(?=[ ({\[)]|$)", code)) - {"worker_checks"}
+            asked = set(re.findall(r"\b(worker_[a-z_]+)(?=[ ({\[)]|$)", code))
             assert asked <= known, f"{path.name}: {asked - known}"
 
 
@@ -179,16 +181,6 @@ def test_every_reason_of_a_rejection_has_a_remedy():
     rows = {row[0].strip("`"): row for row in table(OPERATIONS, "reason")}
     assert set(rows) == set(REASONS)
     assert all(all(row) for row in rows.values())
-
-
-def test_every_table_is_granted():
-    """A table without a grant stops the worker; the acceptance test tries the grants."""
-    from worker.store.schema import Kind, tables_of_kind
-
-    granted = " ".join(block.text for block in blocks("sql"))
-    for kind in (Kind.FACT, Kind.ENTITY):
-        for one in tables_of_kind(kind):
-            assert re.search(rf"GRANT INSERT ON [^;]*\b{one.name}\b", granted), one.name
 
 
 def test_every_crash_point_is_explained():

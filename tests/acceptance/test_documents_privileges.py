@@ -37,6 +37,11 @@ def _sql(*words: str) -> str:
     return found[0]
 
 
+def _unless_there(statement: re.Match[str]) -> str:
+    """The group roles are the server's: another database may have brought them."""
+    return f"DO $$ BEGIN {statement[0]} EXCEPTION WHEN duplicate_object THEN NULL; END $$;"
+
+
 class Roles:
     """The roles of the documents, under names that are nobody else's, in a database of their own."""
 
@@ -45,7 +50,8 @@ class Roles:
         self.prefix = f"agents{os.getpid()}_"
 
     def named(self, sql: str) -> str:
-        return re.sub(r"\bagents_(?=owner|worker|operator)", self.prefix, sql)
+        sql = re.sub(r"\b(?:agents|acme)_(?=owner|worker|operator|reader)", self.prefix, sql)
+        return re.sub(r"CREATE ROLE worker_\w+;", _unless_there, sql)
 
     def url(self, role: str) -> str:
         parts = urlsplit(self.superuser)
@@ -70,11 +76,11 @@ async def roles(postgres, empty_database_url):
     )
     if not me["rolsuper"]:
         pytest.skip("only a superuser makes roles")
-    await made.run(_sql("CREATE ROLE"))
+    await made.run(_sql("CREATE ROLE agents_owner"))
     for name in ("owner", "worker", "operator"):
         await made.run(f"ALTER ROLE agents_{name} PASSWORD 'secret'")
     yield made
-    for name in ("owner", "worker", "operator"):
+    for name in ("owner", "worker", "operator", "reader"):
         await made.run(f"DROP OWNED BY agents_{name} CASCADE")
         await made.run(f"DROP ROLE agents_{name}")
 
@@ -93,15 +99,16 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
         return done
 
     await run("owner", "migrate")
-    await roles.run(_sql("GRANT SELECT ON ALL TABLES"), "owner")
     found = (await run("worker", "doctor", "--json", code=2)).json  # fsync is off in tests
     assert {one["check"] for one in found if one["level"] == "mend"} == {"durability"}
+    assert {one["level"] for one in found if one["check"] == "tenancy"} == {"ok"}
 
     as_worker = settings.model_copy(update={"database_url": SecretStr(roles.url("worker"))})
     async with client(settings.broker) as agent:
-        await agent.publish(created(), logged(), logged(), b"not JSON")
+        await agent.publish(created(), logged(), logged(tenant="acme"), b"not JSON")
     await drain(as_worker)
     assert await count(roles.superuser, "tasks") == 3
+    await _read_as_a_tenant(roles)
     for sql in (
         "UPDATE execution_logs SET action = ''",
         "DELETE FROM tasks",
@@ -120,6 +127,17 @@ async def test_roles_with_these_grants_can_do_their_work_and_no_more(roles, sett
     await run("owner", "maintain")
     await roles.run(_sql("DELETE FROM dead_letters"), "owner")
     await _retire_a_month(roles, tmp_path)
+
+
+async def _read_as_a_tenant(roles):
+    """A login role for a tenant, as operations.md makes it, reads what is the tenant's."""
+    *made, bound, _ = _sql("CREATE ROLE acme_reader").split(";")
+    await roles.run(";".join([*made, "ALTER ROLE acme_reader PASSWORD 'secret'"]))
+    await roles.run(bound, "owner")
+    for table in ("tasks", "execution_logs"):
+        assert await count(roles.url("reader"), table) == 1
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await roles.run("SELECT * FROM dead_letters", "reader")
 
 
 async def _use_as_operator(run, settings):

@@ -75,6 +75,7 @@ def upgrade() -> None:
             created_at timestamptz NOT NULL DEFAULT now(), recorded_at timestamptz NOT NULL DEFAULT now(),
             CONSTRAINT pk_greetings PRIMARY KEY (greeting_id, tenant_id))
     """)
+    op.execute("SELECT secure_tables()")
 
 
 def downgrade() -> None:

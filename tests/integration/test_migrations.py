@@ -49,7 +49,13 @@ SELECT proname, pg_get_functiondef(oid) FROM pg_proc p WHERE pronamespace = 'pub
 UNION ALL SELECT extname, extversion FROM pg_extension WHERE extname <> 'plpgsql'
 UNION ALL SELECT indexname, indexdef FROM pg_indexes WHERE indexdef LIKE '%USING hnsw%'
 UNION ALL SELECT viewname, definition FROM pg_views WHERE schemaname = 'public'
-UNION ALL SELECT tgname || tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal"""
+UNION ALL SELECT tgname || tgrelid::regclass, pg_get_triggerdef(oid) FROM pg_trigger WHERE NOT tgisinternal
+UNION ALL SELECT polrelid::regclass || ' ' || polname, polcmd::text || ' ' || pg_get_expr(polqual, polrelid) FROM pg_policy
+UNION ALL SELECT oid::regclass::text, 'row security ' || relforcerowsecurity FROM pg_class WHERE relrowsecurity
+UNION ALL SELECT c.oid::regclass || ' ' || a.grantee::regrole, string_agg(a.privilege_type, ' ' ORDER BY a.privilege_type)
+    FROM pg_class c CROSS JOIN aclexplode(c.relacl) a
+    WHERE c.relnamespace = 'public'::regnamespace AND a.grantee <> c.relowner GROUP BY c.oid, a.grantee
+UNION ALL SELECT 'default ' || a.grantee::regrole, a.privilege_type FROM pg_default_acl CROSS JOIN aclexplode(defaclacl) a"""
 
 
 def plain(url):

@@ -445,7 +445,7 @@ async def test_lists_and_their_next_pages_rest_on_indexes(service, database_url)
         (TaskRepository, (), (), "ix_tasks_created_at"),
         (TaskRepository, {"agent_id": "agent-7"}, ("created_at",), "ix_tasks_agent_id ix_tasks_created_at"),
         (TaskRepository, {"task_id": str(uuid7())}, (), "pk_tasks"),
-        (TaskRepository, [some], (), "ix_tasks_metadata"),
+        (TaskRepository, [some], (), "pk_tasks"),  # of the keys that a search through its index gives
         (ExecutionLogRepository, (), (), "ix_execution_logs_timestamp"),
         (ExecutionLogRepository, {"status": "failed"}, (), "ix_execution_logs_failed"),
         (ExecutionLogRepository, {"task_id": str(uuid7())}, ("step_number",), "ix_execution_logs_task_id_step_number"),

@@ -83,6 +83,7 @@ SAMPLES = {
     "outbox": "(id, family, payload) VALUES (gen_random_uuid(), 'task-lifecycle', '{}')",
     "suspects": "(digest, family) VALUES ('\\x00', 'task-lifecycle')",
     "loss_ledger": "(epoch, source) VALUES (gen_random_uuid(), '/agents/a')",
+    "tenant_roles": "(role_name, tenant_id) VALUES ('acme_reader', 'acme')",
     "dead_letters": "(id, exchange, routing_key, family, reason, body)"
     " VALUES (gen_random_uuid(), 'agent.messages', 'task.created', 'task-lifecycle', 'invalid', '{')",
 }
@@ -316,6 +317,7 @@ async def test_a_workspace_owns_what_is_in_it(rows):
         name
         for name, table in TABLES.items()
         if "session_id" in table["columns"]
+        and table["kind"] != "operational"
         and name != "agent_sessions"
         and not table.get("foreign_keys", {}).get("session_id", "").startswith("agent_sessions")
     ]

@@ -12,6 +12,7 @@ from worker.operations import (
     management_checks,
     replication_checks,
     server_checks,
+    tenancy_checks,
     worker_checks,
 )
 from worker.operations.doctor import must_be_mended
@@ -335,3 +336,26 @@ def test_channels_and_limits():
     assert broker_checks.judge_channels(5, 6).level is Level.MEND
     assert management_checks.judge_limits({}).level is Level.OK
     assert management_checks.judge_limits({"max-connections": 3}).level is Level.NOTE
+
+
+@pytest.mark.parametrize(
+    ("change", "level", "told"),
+    [
+        ({}, Level.OK, "on every table"),
+        ({"absent": ["worker_reader"]}, Level.MEND, "there is no role worker_reader"),
+        ({"loose": ["worker_reader"]}, Level.MEND, "may log in"),
+        ({"open": [f"t{n}" for n in range(7)]}, Level.MEND, "t0, t1, t2, t3, t4 and 2 more"),
+        ({"unowned": ["tasks"]}, Level.MEND, "the owner of tasks has changed"),
+        ({"lending": ["all_tasks"]}, Level.MEND, "all_tasks"),
+        ({"writer": False}, Level.MEND, "role me is no member of worker_writer"),
+        ({"writer": False, "operator": True}, Level.OK, "on every table"),
+        ({"unbound_readers": ["acme_reader"]}, Level.MEND, "does not bind"),
+        ({"unbound": True}, Level.NOTE, "role me is a superuser"),
+        ({"shared": True}, Level.NOTE, "anybody may make tables"),
+    ],
+)
+def test_what_tenancy_lacks_is_found(change, level, told):
+    """Each with its level, and a remedy unless all is well."""
+    [found] = tenancy_checks.judge(tenancy_checks.Tenancy("me", **change))
+    assert (found.check, found.level, told in found.what) == ("tenancy", level, True)
+    assert bool(found.remedy) is (level is not Level.OK)

@@ -87,6 +87,7 @@ def pack(
     correlation_id: str | None,
     reply_to: str | None,
     message_id: str,
+    user_id: str | None = None,
 ) -> bytes:
     """Flags and properties of a persistent message, for a content header. Raises ValueError for text past 255 bytes."""
     flags = 0
@@ -100,7 +101,12 @@ def pack(
         parts.append(amqp_encode.field_table(dict(headers)))
     flags |= 0x1000
     parts.append(_PERSISTENT)
-    for flag, text in ((0x0400, correlation_id), (0x0200, reply_to), (0x0080, message_id)):
+    for flag, text in (
+        (0x0400, correlation_id),
+        (0x0200, reply_to),
+        (0x0080, message_id),
+        (0x0010, user_id),
+    ):
         if text is not None:
             flags |= flag
             parts.append(short_string(text))

@@ -62,6 +62,7 @@ class ConfirmedPublisher:
         correlation_id: str | None = None,
         reply_to: str | None = None,
         headers: dict[str, str] | None = None,
+        user_id: str | None = None,
         mandatory: bool = False,
     ) -> "asyncio.Future[Answer]":
         """Send a persistent message at once; the future holds the broker's answer. Raises ValueError for names past 255 bytes."""
@@ -73,6 +74,7 @@ class ConfirmedPublisher:
             correlation_id=correlation_id,
             reply_to=reply_to,
             message_id=message_id,
+            user_id=user_id,
         )
         tag = message_id if mandatory else None
         return self.publish_packed(exchange, routing_key, properties, body, mandatory_id=tag)

@@ -40,8 +40,10 @@ class Sender:
         window: int = 5_000,
         window_bytes: int = 32 * 1024 * 1024,
         patience: float = 30,
+        user_id: str | None = None,
     ) -> None:
         self._url = url
+        self._user_id = user_id
         self._name = name
         self._on_fate = on_fate
         self._on_reply = on_reply
@@ -134,6 +136,7 @@ class Sender:
                 correlation_id=str(item.number) if asking else None,
                 reply_to=REPLIES if asking else None,
                 headers=item.headers,
+                user_id=self._user_id,
                 mandatory=True,
             )
         except (ValueError, TypeError) as error:

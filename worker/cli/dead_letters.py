@@ -134,6 +134,7 @@ async def _replay(
                 max_bytes=settings.max_body_bytes,
                 rate=rate,
                 by_type=by_type,
+                user_id=settings.publishing_user,
                 advance=advance,
             )
             try:

@@ -98,6 +98,7 @@ async def _publish(
             batch=batch,
             wait=wait,
             patience=patience,
+            user_id=settings.publishing_user,
             advance=advance,
         )
         try:

@@ -16,11 +16,12 @@ from worker.broker.budget import ByteBudget
 from worker.broker.connection import BrokerConnection
 from worker.broker.consumer import Subscription
 from worker.errors import Misconfigured, Unavailable
-from worker.message import Delivery, Rejected
+from worker.message import Decoded, Delivery, Rejected
 from worker.settings import Settings
 from worker.store.database import Database
 from worker.store.persist import Persister
 from worker.store.writer import Writer
+from worker.tenants import Decode, TenantOfUser
 from worker.undelivered import family_of, letter_of
 
 _LOOK_SECONDS = 0.1
@@ -51,6 +52,8 @@ class Collector:
             topology.DEAD_LETTER_FAMILY,
             settings.reply_queues,
         )
+        rules = settings.tenant_rules
+        self._read: Decode = TenantOfUser(rules).checked(self._letters) if rules else self._letters
         self.copied = 0
         """How many messages were copied so far."""
 
@@ -86,7 +89,7 @@ class Collector:
         batcher = Batcher(self._settings.batch_messages, self._settings.batch_bytes)
         while await self._arrived(subscription):
             batch = batcher.take(subscription.waiting)
-            await self._persister.persist([self._letter(delivery) for delivery in batch])
+            await self._persister.persist([one for each in batch for one in self._read(each)])
             subscription.acknowledge(batch)
             batcher.succeeded(batch)
             self.copied += len(batch)
@@ -103,6 +106,9 @@ class Collector:
                 if not subscription.in_hand and not await self._waiting():
                     return False
         return True
+
+    def _letters(self, delivery: Delivery) -> list[Decoded]:
+        return [self._letter(delivery)]
 
     def _letter(self, delivery: Delivery) -> Rejected:
         """The letter of a delivery: as the broker's own account of its death has it, else as it is."""

@@ -108,6 +108,7 @@ class Replay:
         max_bytes: int,
         rate: float | None = None,
         by_type: bool = False,
+        user_id: str | None = None,
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.done = Replayed()
@@ -116,7 +117,7 @@ class Replay:
         self._by_type = by_type
         self._pace = Pace(rate)
         self._advance = advance
-        self._sender = Sender(broker_url, name=name, on_fate=self._ended)
+        self._sender = Sender(broker_url, name=name, on_fate=self._ended, user_id=user_id)
         self._letters: dict[Outgoing, Letter] = {}
         self._unmarked: list[UUID] = []
         self._exchanges: dict[str, bool] = {}

@@ -7,7 +7,7 @@ import sqlalchemy as sa
 
 from worker import families
 from worker.errors import Misconfigured
-from worker.operations import replication_checks, server_checks
+from worker.operations import replication_checks, server_checks, tenancy_checks
 from worker.operations.findings import Finding, mend, note, ok
 from worker.operations.overview import outbox_state, unresolved_letters
 from worker.operations.retention_policy import Policy, policies
@@ -39,6 +39,7 @@ async def examine(database: Database, settings: Settings) -> list[Finding]:
         if families.required_revisions() - applied:
             return findings
         findings.append(await server_checks.examine_privileges(connection))
+        findings += await tenancy_checks.examine(connection)
         status = await partition_status(connection)
         findings += judge_partitions(status, Month.of(datetime.now(UTC)))
         installed: datetime = (

@@ -162,6 +162,7 @@ _OPERATIONAL_PRIVILEGES = {
     "suspects": ("SELECT", "INSERT", "UPDATE", "DELETE"),
     "loss_ledger": ("SELECT", "INSERT"),
     "schema_versions": ("SELECT",),
+    "tenant_roles": (),
 }
 
 
@@ -196,6 +197,6 @@ def judge_privileges(role: str, missing: Sequence[str]) -> Finding:
         return mend(
             "privileges",
             f"role {role} lacks {', '.join(missing)}",
-            f"As the owner of the tables: GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA public TO {role}.",
+            f"GRANT worker_writer TO {role}; if that is so already, as the owner of the tables: SELECT secure_tables().",
         )
     return ok("privileges", f"role {role} may read and write every table")

@@ -46,6 +46,7 @@ class Publishing:
         batch: int = 1,
         wait: bool = False,
         patience: float = 120,
+        user_id: str | None = None,
         advance: Callable[[int], None] = lambda _: None,
     ) -> None:
         self.done = Published()
@@ -63,6 +64,7 @@ class Publishing:
             window=20_000 if wait else 5_000,
             window_bytes=64 * 1024 * 1024,
             patience=patience,
+            user_id=user_id,
         )
 
     async def __aenter__(self) -> Self:

@@ -14,6 +14,7 @@ import sqlalchemy as sa
 from pydantic import AwareDatetime, Field, TypeAdapter, ValidationError
 from sqlalchemy.dialects.postgresql import JSONB
 
+from worker.repositories import search
 from worker.repositories.errors import BadQuery
 from worker.repositories.scope import scope_columns
 
@@ -46,10 +47,10 @@ Where = Mapping[str, Any] | Sequence[Filter]
 """Filters; a mapping means equal, or one of a list, or null where the value is None."""
 
 
-def conditions(table: sa.Table, where: Where) -> list[sa.ColumnElement[bool]]:
-    """The conditions that these filters mean. Raises BadQuery."""
+def conditions(table: sa.Table, where: Where, tenant: str) -> list[sa.ColumnElement[bool]]:
+    """The conditions that these filters mean, of a tenant's rows. Raises BadQuery."""
     filters = list(map(_simple, where.items())) if isinstance(where, Mapping) else where
-    return [_condition(one, _column(table, one.field)) for one in filters]
+    return [_condition(one, _column(table, one.field), tenant) for one in filters]
 
 
 def fields(table: sa.Table) -> tuple[str, ...]:
@@ -104,12 +105,12 @@ def _simple(item: tuple[str, Any]) -> Filter:
             return Filter(name, "=", value)
 
 
-def _condition(one: Filter, column: sa.Column[Any]) -> sa.ColumnElement[bool]:
+def _condition(one: Filter, column: sa.Column[Any], tenant: str) -> sa.ColumnElement[bool]:
     match one.operator:
         case "is null":
             return column.is_(None) if one.value is not False else column.is_not(None)
         case "contains":
-            return _contains(column, one.value)
+            return _contains(column, one.value, tenant)
         case "in":
             return column.in_([value_of(column, value) for value in _several(one)])
         case "starts with":
@@ -123,10 +124,10 @@ def _condition(one: Filter, column: sa.Column[Any]) -> sa.ColumnElement[bool]:
             )
 
 
-def _contains(column: sa.Column[Any], value: Any) -> sa.ColumnElement[bool]:
+def _contains(column: sa.Column[Any], value: Any, tenant: str) -> sa.ColumnElement[bool]:
     if not isinstance(column.type, JSONB):
         raise BadQuery(f"{column.name} is {column.type}: 'contains' is for JSON")
-    return column.contains(value)
+    return search.contains(column, value, tenant)
 
 
 def _starts_with(column: sa.Column[Any], value: Any) -> sa.ColumnElement[bool]:

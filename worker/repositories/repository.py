@@ -105,7 +105,7 @@ class Repository:
     ) -> sa.Select[Any]:
         """The statement of a page, for whoever wants to explain it. Raises BadQuery."""
         order = self._order(sort)
-        chosen = self._select(columns).where(*conditions(self.table, where))
+        chosen = self._select(columns).where(*conditions(self.table, where, self.scope.tenant))
         if after is not None:
             chosen = chosen.where(order.after(after))
         return chosen.order_by(*order.clauses).limit(limit)
@@ -124,7 +124,9 @@ class Repository:
     async def count(self, where: Where = (), *, upto: int | None = None) -> int:
         """How many rows match; with `upto`, counting stops there."""
         matching = sa.select(sa.literal(1)).select_from(self.table)
-        matching = matching.where(*self._scoped, *conditions(self.table, where)).limit(upto)
+        matching = matching.where(
+            *self._scoped, *conditions(self.table, where, self.scope.tenant)
+        ).limit(upto)
         number = sa.select(sa.func.count()).select_from(matching.subquery())
         return (await self._connection.execute(number)).scalar_one()
 
@@ -231,8 +233,8 @@ class EntityRepository(Repository):
     async def _store(self, events: Sequence[Event]) -> tuple[list[Accepted], Key]:
         """Store events of one entity; its key."""
         accepted = await store(self._connection, events, self.scope.tenant)
-        name = self._entity().key
-        keys = {getattr(one.message.fields, name) for one in accepted}
+        member = self._entity().key_member
+        keys = {getattr(one.message.fields, member) for one in accepted}
         if len(keys) != 1:
             raise BadQuery(f"the events must be of one {self._entity().name}, not of {len(keys)}")
         return accepted, keys.pop()

@@ -1,12 +1,14 @@
 """The worker's own tables: confirmations, rejected messages, suspects, the loss ledger, and which migrations ran.
 
 They are not facts: no message is stored in them as data. `outbox`, `suspects` and `schema_versions` know no tenant.
+Nor is `tenant_roles` a tenant's: it says which tenant a login role reads.
 """
 
 from typing import Any
 
 from sqlalchemy import (
     JSON,
+    Boolean,
     CheckConstraint,
     Column,
     DateTime,
@@ -150,4 +152,21 @@ loss_ledger = Table(
 
 `persisted`: stored by this batch; `doubled`: those of them that were stored more than once, under different keys;
 `duplicate`: stored before; `rejected`: became dead letters.
+"""
+
+tenant_roles = Table(
+    "tenant_roles",
+    metadata,
+    Column("role_name", Text, primary_key=True),
+    Column("tenant_id", Text),
+    Column("session_id", Uuid),
+    Column("every_session", Boolean, nullable=False, server_default=text("false")),
+    Column("created_at", DateTime(timezone=True), nullable=False, server_default=text("now()")),
+    CheckConstraint("tenant_id ~ '^[A-Za-z0-9_-]{1,64}$'", name="tenant_id"),
+    CheckConstraint("session_id IS NULL OR NOT every_session", name="sessions"),
+    info={"kind": Kind.OPERATIONAL},
+)
+"""Which tenant a login role of `worker_reader` reads, and which of its sessions; only the owner writes here.
+
+No tenant: the role is an application that is trusted to say for whom it reads (`app.tenant_id`).
 """

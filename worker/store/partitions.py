@@ -211,6 +211,7 @@ async def add_month(
         await run(f'ALTER TABLE "{default}" VALIDATE CONSTRAINT {_MONTH}')
     bounds = f"FOR VALUES FROM ('{first}') TO ('{end}')"
     await run(f'ALTER TABLE "{table.name}" ATTACH PARTITION "{new}" {bounds}')
+    await run(f"SELECT secure_table('\"{new}\"'), grant_table('\"{new}\"')")
     for name in filter(None, (new, default)):
         await run(f'ALTER TABLE "{name}" DROP CONSTRAINT {_MONTH}')
     if table.info.get("append_only"):  # what refuses UPDATE and DELETE came with ATTACH
