@@ -40,7 +40,9 @@ async def empty(url: str) -> None:
     """Every table of messages, and what became of messages, without rows; an append-only one, too."""
     async with connected(url) as connection:
         await connection.execute("SET session_replication_role = replica")  # triggers rest
-        await connection.execute(f"TRUNCATE {', '.join(FACTS_AND_ENTITIES)}, dead_letters, outbox CASCADE")
+        await connection.execute(
+            f"TRUNCATE {', '.join(FACTS_AND_ENTITIES)}, dead_letters, outbox CASCADE"
+        )
 
 
 async def contents(url: str, *, without: tuple[str, ...] = ()) -> dict[str, str]:
