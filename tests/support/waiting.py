@@ -16,3 +16,11 @@ async def until(condition: Callable[[], Any | Awaitable[Any]], seconds: float = 
             if found:
                 return found
             await asyncio.wait([nothing], timeout=0.02)
+
+
+async def turn() -> None:
+    """Let everything that is ready run once."""
+    loop = asyncio.get_running_loop()
+    passed = loop.create_future()
+    loop.call_soon(passed.set_result, None)
+    await passed

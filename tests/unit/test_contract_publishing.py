@@ -6,7 +6,7 @@ import logging
 from uuid import UUID
 
 import pytest
-from support.waiting import until
+from support.waiting import turn, until
 
 from contracts import PersistenceConfirmed, uuid7
 from contracts.confirmation import REASONS
@@ -66,7 +66,7 @@ class FakeLink:
         self.closed = False
 
     async def send(self, parcel):
-        await asyncio.sleep(0)
+        await turn()
         if self.lost.is_set():
             raise LinkLost
         self.broker.parcels.append(parcel)
@@ -412,7 +412,7 @@ async def test_who_closes_the_channel_is_found_and_given_up(broker):
 
         async def send(self, parcel):
             self.broken |= b'"bad"' in parcel.body
-            await asyncio.sleep(0)
+            await turn()
             if self.broken:  # all that is under way fails alike
                 raise LinkLost(Unroutable("no such exchange"))
             await super().send(parcel)
@@ -457,7 +457,7 @@ async def test_times_that_run_out_say_what_was_waited_for(broker):
     broker.answers = False
     async with publisher(broker, max_unanswered=1, close_timeout=0.02) as p:
         stuck = asyncio.ensure_future(p.publish(logged(), timeout=0.1))
-        await asyncio.sleep(0)
+        await turn()
         with pytest.raises(NotConfirmed, match="max_unanswered"):
             await p.publish(logged(), timeout=0.02)
         with pytest.raises(NotConfirmed, match="did not confirm"):
@@ -544,7 +544,7 @@ async def test_closing_sends_what_waits_in_a_batch(broker):
     p = publisher(broker, batch=True, linger=60)
     await p.__aenter__()
     call = asyncio.ensure_future(p.publish(logged()))
-    await asyncio.sleep(0)
+    await turn()
     await p.close()
     await call
     assert len(broker.parcels) == 1
@@ -600,7 +600,7 @@ async def test_a_cancelled_call_leaves_no_trace(broker):
         first, second = (asyncio.ensure_future(p.persisted(event)) for _ in range(2))
         await until(lambda: broker.parcels)
         first.cancel()
-        await asyncio.sleep(0)
+        await turn()
         broker.links[0].reply(broker.parcels[0])
         assert await second == "persisted"
 
