@@ -25,6 +25,7 @@ from aio_pika.exceptions import (
 )
 
 from contracts.publishing.addresses import addresses, place
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from contracts.publishing.dispatch import Link, LinkLost, Nacked
 from contracts.publishing.errors import (
     InvalidEvent,
@@ -136,8 +137,9 @@ class _Broker:
             client_properties={"connection_name": self._name},
         )
         try:
-            await connection.connect(timeout=_CONNECT_SECONDS)
-            return await self._prepare(connection, on_reply)
+            with no_cancellation_but_ours():
+                await connection.connect(timeout=_CONNECT_SECONDS)
+                return await self._prepare(connection, on_reply)
         except BaseException as error:
             await _close(connection)
             if isinstance(error, ChannelNotFoundEntity):
@@ -209,7 +211,8 @@ class _AmqpLink:
         )
         try:
             # Not mandatory: what no queue takes goes to the alternate exchange, and is a dead letter.
-            await self._exchange.publish(message, parcel.routing_key, mandatory=False)
+            with no_cancellation_but_ours():
+                await self._exchange.publish(message, parcel.routing_key, mandatory=False)
         except DeliveryError as error:
             raise Nacked(type(error.frame).__name__) from None
         except ChannelNotFoundEntity:
@@ -218,11 +221,6 @@ class _AmqpLink:
             raise LinkLost(NotAccepted(f"the broker refused it: {error}")) from None
         except CONNECTION_EXCEPTIONS:
             raise LinkLost from None
-        except asyncio.CancelledError:
-            task = asyncio.current_task()
-            if task is not None and task.cancelling():
-                raise
-            raise LinkLost from None  # not this task was cancelled, but the confirm it waited for
         except Exception as error:  # noqa: BLE001 (a frame that cannot be built must fail its event, not hang it)
             raise NotAccepted(f"it cannot be sent: {error}") from None
 
@@ -235,4 +233,5 @@ class _AmqpLink:
 async def _close(connection: AbstractConnection) -> None:
     with contextlib.suppress(*CONNECTION_EXCEPTIONS):
         async with asyncio.timeout(_CLOSE_SECONDS):
-            await connection.close()
+            with no_cancellation_but_ours():
+                await connection.close()

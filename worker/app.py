@@ -169,8 +169,9 @@ class App:
         except TimeoutError:
             log.warning("grace period over: what is in hand is left to redelivery")
             consuming.cancel()
-        for task in background:
-            task.cancel()
+        finally:
+            for task in background:
+                task.cancel()
 
     def _checks(self) -> dict[str, health.Check]:
         return {"queues": self._queues_ready, "database": self._database_ready}

@@ -4,7 +4,7 @@ import asyncio
 
 from support.broker import client
 from support.events import logged
-from support.faults import by_way_of
+from support.faults import by_way_of, short_heartbeats  # noqa: F401 (a fixture)
 from support.ledger import Ledger
 from support.proxy import proxy_before
 from support.verdicts import everything_is_accounted_for
@@ -52,3 +52,15 @@ async def test_a_worker_ends_when_told_to_though_the_broker_is_silent(settings):
         broker.cut()
         await drain(settings)
     await everything_is_accounted_for(ledger, settings)
+
+
+async def test_a_silence_that_is_noticed_while_it_ends_does_not_keep_it(
+    settings,
+    short_heartbeats,  # noqa: F811
+):
+    """aiormq cancels whoever waits for an answer then: the worker must not take that for the end of its shutdown."""
+    async with proxy_before(settings.broker) as (broker, url):
+        async with running_worker(by_way_of(settings, amqp_url=url)) as worker:
+            broker.swallow()
+        assert not worker.task.cancelled()
+        broker.cut()

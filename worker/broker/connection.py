@@ -8,6 +8,7 @@ waiting cannot help. It rests on internals of aiormq and refuses to start where 
 import asyncio
 import inspect
 import random
+from contextlib import suppress
 from importlib.metadata import version
 from typing import Any
 
@@ -18,6 +19,7 @@ from aiormq.connection import SSLContextProvider, TransportFactory
 from yarl import URL
 
 from contracts.publishing.addresses import addresses, place
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from worker.broker.tap import Sink, Tap
 from worker.errors import Misconfigured, Unavailable
 
@@ -125,7 +127,8 @@ class BrokerConnection:
     async def channel(self, *, confirms: bool = False) -> aiormq.abc.AbstractChannel:
         """A new channel; with `confirms` the broker answers every publish on it."""
         try:
-            channel = await self._aiormq.channel(publisher_confirms=confirms)
+            with no_cancellation_but_ours():
+                channel = await self._aiormq.channel(publisher_confirms=confirms)
         except BROKER_ERRORS as error:
             raise Unavailable(f"RabbitMQ refused a channel: {error}") from error
         # A channel's end is noticed through its own future; nobody else need retrieve its exception.
@@ -200,7 +203,8 @@ async def _connect(url: str, name: str, heartbeat: int, within: float) -> Broker
     opened = False
     try:
         async with asyncio.timeout(within):
-            await connection.connect()
+            with no_cancellation_but_ours():
+                await connection.connect()
         opened = True
     except (
         aiormq.exceptions.AuthenticationError,
@@ -222,7 +226,8 @@ async def _connect(url: str, name: str, heartbeat: int, within: float) -> Broker
         if (
             not opened
         ):  # else aio-pika would close it when it is collected, in whatever loop runs then
-            await connection.close()
+            with suppress(*BROKER_ERRORS), no_cancellation_but_ours():
+                await connection.close()
     return BrokerConnection(connection, factory)
 
 

@@ -12,6 +12,7 @@ from contextlib import suppress
 
 from aiormq.abc import AbstractChannel
 
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from worker.broker import frames
 from worker.broker.budget import ByteBudget, Prefetch
 from worker.broker.connection import BROKER_ERRORS, BrokerConnection
@@ -191,7 +192,8 @@ class Subscription:
         if not self._channel_closed and not self._connection.lost.is_set():
             with suppress(*BROKER_ERRORS):
                 async with asyncio.timeout(_ANSWER_SECONDS):
-                    await self._channel.close()
+                    with no_cancellation_but_ours():
+                        await self._channel.close()
         self._connection.detach(self._channel)
 
     @property
@@ -248,19 +250,21 @@ class Subscription:
     async def _consume(self) -> None:
         generation = next(self._generation)
         try:
-            await self._channel.basic_qos(prefetch_count=self._prefetch.count)
-            self._active = []
-            for queue, family in self._queues.items():
-                consumer_tag = f"{queue}.{generation}"
-                self._reader.know(consumer_tag, family)
-                await self._channel.basic_consume(queue, _untapped, consumer_tag=consumer_tag)
-                self._active.append(consumer_tag)
+            with no_cancellation_but_ours():
+                await self._channel.basic_qos(prefetch_count=self._prefetch.count)
+                self._active = []
+                for queue, family in self._queues.items():
+                    consumer_tag = f"{queue}.{generation}"
+                    self._reader.know(consumer_tag, family)
+                    await self._channel.basic_consume(queue, _untapped, consumer_tag=consumer_tag)
+                    self._active.append(consumer_tag)
         except BROKER_ERRORS as error:
             raise Unavailable(f"cannot consume: {error}") from error
 
     async def _cancel(self, consumer_tags: list[str]) -> None:
-        for consumer_tag in consumer_tags:
-            await self._channel.basic_cancel(consumer_tag)
+        with no_cancellation_but_ours():
+            for consumer_tag in consumer_tags:
+                await self._channel.basic_cancel(consumer_tag)
 
 
 async def _untapped(message: object) -> None:

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
 
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from worker.broker.connection import BROKER_ERRORS
 from worker.broker.properties import parse
 from worker.broker.publisher import ConfirmedPublisher
@@ -52,7 +53,8 @@ class SendingChannel(ConfirmedPublisher):
     async def ask_for_replies(self) -> None:
         """Consume the direct replies to what is published here: they come back on the same channel only."""
         try:
-            await self._channel.basic_consume(REPLIES, _untapped, no_ack=True)
+            with no_cancellation_but_ours():
+                await self._channel.basic_consume(REPLIES, _untapped, no_ack=True)
         except BROKER_ERRORS as error:
             raise Unavailable(f"RabbitMQ refused direct replies: {error}") from error
 

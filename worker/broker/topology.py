@@ -11,6 +11,7 @@ from typing import Any
 
 import aiormq
 
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from contracts.registry import ContractFamily
 from worker.broker.connection import BROKER_ERRORS, BrokerConnection
 from worker.errors import Misconfigured, Unavailable
@@ -151,12 +152,13 @@ async def queue_counts(connection: BrokerConnection, queue: str) -> tuple[int, i
     """Waiting messages and attached consumers of a queue; None where there is no such queue."""
     channel = await connection.channel()
     try:
-        answer = await channel.queue_declare(queue, passive=True)
+        with no_cancellation_but_ours():
+            answer = await channel.queue_declare(queue, passive=True)
+            await channel.close()
     except aiormq.exceptions.ChannelNotFoundEntity:
         return None
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ did not answer: {error}") from error
-    await channel.close()
     return answer.message_count or 0, answer.consumer_count or 0
 
 
@@ -190,18 +192,20 @@ async def _declare(
     """Declare a part on a channel of its own; the broker's refusal, if it refuses."""
     channel = await connection.channel()
     try:
-        if isinstance(part, Exchange):
-            await channel.exchange_declare(
-                part.name,
-                exchange_type=part.type,
-                durable=True,
-                passive=passive,
-                arguments=part.arguments,
-            )
-        else:
-            await channel.queue_declare(
-                part.name, durable=True, passive=passive, arguments=part.arguments
-            )
+        with no_cancellation_but_ours():
+            if isinstance(part, Exchange):
+                await channel.exchange_declare(
+                    part.name,
+                    exchange_type=part.type,
+                    durable=True,
+                    passive=passive,
+                    arguments=part.arguments,
+                )
+            else:
+                await channel.queue_declare(
+                    part.name, durable=True, passive=passive, arguments=part.arguments
+                )
+            await channel.close()
     except (
         aiormq.exceptions.ChannelNotFoundEntity,
         aiormq.exceptions.ChannelPreconditionFailed,
@@ -210,17 +214,17 @@ async def _declare(
         return refusal
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ did not answer: {error}") from error
-    await channel.close()
     return None
 
 
 async def _bind(connection: BrokerConnection, queues: Sequence[Queue]) -> None:
     channel = await connection.channel()
     try:
-        for queue in queues:
-            for routing_key in queue.routing_keys:
-                await channel.queue_bind(queue.name, queue.exchange, routing_key=routing_key)
-        await channel.close()
+        with no_cancellation_but_ours():
+            for queue in queues:
+                for routing_key in queue.routing_keys:
+                    await channel.queue_bind(queue.name, queue.exchange, routing_key=routing_key)
+            await channel.close()
     except BROKER_ERRORS as error:
         raise Unavailable(f"RabbitMQ did not take a binding: {error}") from error
 
