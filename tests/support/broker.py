@@ -14,37 +14,30 @@ from contracts import Event, registry
 from worker.broker import topology
 from worker.broker.connection import connect
 
-_OFTEN_USED = ("execution-log", "task-lifecycle", "trajectory", topology.UNROUTED_FAMILY)
-
 
 async def clean_topology(url: str) -> None:
     """Exchanges and queues as if they had just been made.
 
-    Making a quorum queue anew takes the broker tens of milliseconds, and there are many: those of families that hardly
-    any test publishes to are left, if nothing waits in them and nobody listens.
+    Making a quorum queue anew takes the broker ten milliseconds, and there are many: a queue is left as it is if nothing
+    waits in it and nobody listens. (Who holds messages of it without acknowledging them listens, until it is gone.)
     """
     wanted = topology.topology(registry.families().values())
     connection = await connect(url, name="clean")
     try:
-        await _clean(connection, wanted, keep_unused=True)
+        await _clean(connection, wanted)
     except aiormq.exceptions.ChannelPreconditionFailed:  # a test put something else in its place
-        await _clean(connection, wanted, keep_unused=False)
+        channel = await connection.channel()
+        for exchange in wanted.exchanges:
+            await channel.exchange_delete(exchange.name)
+        for queue in wanted.queues:
+            await channel.queue_delete(queue.name)
+        await _clean(connection, wanted)
     finally:
         await connection.close()
 
 
-async def _clean(connection: Any, wanted: topology.Topology, *, keep_unused: bool) -> None:
+async def _clean(connection: Any, wanted: topology.Topology) -> None:
     channel = await connection.channel()
-    used = {
-        name(f)
-        for f in _OFTEN_USED
-        for name in (topology.queue_name, topology.dead_letter_queue_name)
-    }
-    for exchange in wanted.exchanges:
-        await channel.exchange_delete(exchange.name)
-    for queue in wanted.queues:
-        if queue.name in used or not keep_unused:
-            await channel.queue_delete(queue.name)
     for exchange in wanted.exchanges:
         await channel.exchange_declare(
             exchange.name, exchange_type=exchange.type, durable=True, arguments=exchange.arguments

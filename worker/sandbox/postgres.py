@@ -25,7 +25,8 @@ class Postgres(Service):
         """Create a database, empty or a copy of another one, and return its URL."""
         statement = f"CREATE DATABASE {databases.quoted(name)}"
         if template is not None:
-            statement += f" TEMPLATE {databases.quoted(template)}"
+            # The files are copied as they are: twice as fast here as a copy by way of the log.
+            statement += f" TEMPLATE {databases.quoted(template)} STRATEGY FILE_COPY"
         databases.execute(self.address, statement)
         self.created.add(name)
         return self.address.url(name)
