@@ -4,7 +4,7 @@ import asyncio
 import signal
 
 import pytest
-from support.broker import clean_topology, client
+from support.broker import client, new_topology
 from support.engine import needs_engine
 from support.events import created, logged
 from support.ledger import Ledger
@@ -41,7 +41,7 @@ async def test_all_that_is_published_is_stored_though_both_containers_are_killed
     postgres, rabbitmq = services.postgres, services.rabbitmq
     assert (postgres.kind, rabbitmq.kind) == ("docker", "docker")
     await asyncio.to_thread(upgrade, services.database_url)
-    await clean_topology(services.amqp_url)
+    await new_topology(services.amqp_url)
     settings = Settings.load(
         database_url=services.database_url,
         amqp_url=services.amqp_url,

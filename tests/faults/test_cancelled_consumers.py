@@ -5,7 +5,7 @@ import socket
 
 import pytest
 from support import queues
-from support.broker import clean_topology, client
+from support.broker import client, new_topology
 from support.events import logged
 from support.ledger import Ledger
 from support.letters import undeployed
@@ -103,7 +103,7 @@ async def test_everything_deleted_and_made_anew_while_messages_flow(settings):
     ledger = Ledger()
     async with running_worker(settings) as worker:
         for _ in range(3):
-            await clean_topology(settings.broker)
+            await new_topology(settings.broker)
             async with client(settings.broker) as agent:
                 await ledger.publish(agent, [logged() for _ in range(10)])
                 await ledger.hear(agent)

@@ -8,7 +8,7 @@ from collections.abc import AsyncIterator, Iterable
 
 import pytest
 from pydantic import SecretStr
-from support.broker import clean_topology
+from support.broker import new_topology
 from support.cluster import SIZE, Cluster, running_cluster
 from support.events import logged
 from support.ledger import Ledger
@@ -50,7 +50,7 @@ async def virtual_host(cluster) -> AsyncIterator[str]:
     [first, *_] = cluster.nodes.values()
     name = f"cluster_{next(_numbers)}"
     url = await asyncio.to_thread(first.create, name)
-    await clean_topology(url)
+    await new_topology(url)
     await settled(cluster, name)
     yield name
     await asyncio.to_thread(first.start)

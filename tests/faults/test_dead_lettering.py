@@ -8,7 +8,7 @@ from urllib.parse import unquote, urlsplit
 import aio_pika
 import pytest
 from support import queues
-from support.broker import clean_topology, client
+from support.broker import client, new_topology
 from support.events import logged
 from support.faults import by_way_of
 from support.ledger import Ledger
@@ -54,7 +54,7 @@ async def impatient(settings, rabbitmq):
     """A broker that offers again after a second, not after three minutes, what a dead-letter queue did not take."""
     setting = "application:set_env(rabbit, dead_letter_worker_publisher_confirm_timeout, {})."
     await asyncio.to_thread(rabbitmq.control, "eval", setting.format(1000))
-    await clean_topology(settings.broker)  # a queue reads it when it is made
+    await new_topology(settings.broker)  # a queue reads it when it is made
     yield
     await asyncio.to_thread(rabbitmq.control, "eval", setting.format(180_000))
 

@@ -129,6 +129,7 @@ async def test_workers_that_are_stopped_and_woken_at_random_lose_and_double_noth
             for _ in range(3)
         ]
         await ledger.hear(agent)
+        await until(lambda: _consumers(settings, 3, at_least=True))  # all of them have begun
         for round_ in range(3):
             publishing = asyncio.create_task(ledger.publish(agent, [*some(), *some(), *some()]))
             stopped = random.sample(workers, 2)
@@ -150,6 +151,7 @@ async def test_workers_that_are_stopped_and_woken_at_random_lose_and_double_noth
     assert await count(settings.database, "tasks") == len(tasks)
 
 
-async def _consumers(settings, number: int) -> bool:
+async def _consumers(settings, number: int, *, at_least: bool = False) -> bool:
     async with broker(settings) as connection:
-        return (await topology.queue_counts(connection, LOGS) or (0, 0))[1] <= number
+        found = (await topology.queue_counts(connection, LOGS) or (0, 0))[1]
+        return found >= number if at_least else found <= number

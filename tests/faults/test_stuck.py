@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from support.broker import clean_topology, client
+from support.broker import client, new_topology
 from support.events import logged
 from support.tables import count
 from support.workers import running_worker
@@ -14,7 +14,7 @@ from worker.broker import budget
 async def test_a_queue_that_is_deleted_and_made_anew_is_consumed_again(settings):
     """The broker cancels the consumer; the worker attaches again, and readiness says so in between."""
     async with running_worker(settings) as worker:
-        await clean_topology(settings.broker)
+        await new_topology(settings.broker)
         await worker.attached()
         async with client(settings.broker) as agent:
             await agent.publish(logged())

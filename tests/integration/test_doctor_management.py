@@ -3,7 +3,7 @@
 import asyncio
 
 import pytest
-from support.broker import clean_topology
+from support.broker import new_topology
 from support.tables import connected
 from support.waiting import until
 
@@ -57,7 +57,7 @@ async def becomes(settings: Settings, check: str, level: Level) -> str:
 async def test_a_policy_that_drops_messages_is_seen(own):
     """It changes the queue without being one of its arguments."""
     sandbox, settings = own
-    await clean_topology(settings.broker)
+    await new_topology(settings.broker)
     await becomes(settings, "policies", Level.OK)
     virtual_host = settings.broker.rpartition("/")[2]
     policy = ("-p", virtual_host, "short", "^worker", '{"message-ttl":1000}')

@@ -16,28 +16,45 @@ from worker.broker.connection import connect
 
 
 async def clean_topology(url: str) -> None:
-    """Exchanges and queues as if they had just been made.
+    """Queues that are empty and bound as they should be, with nobody listening.
 
-    Making a quorum queue anew takes the broker ten milliseconds, and there are many: a queue is left as it is if nothing
-    waits in it and nobody listens. (Who holds messages of it without acknowledging them listens, until it is gone.)
+    Making a quorum queue anew takes the broker ten milliseconds, and there are many: one in which nothing waits, and to
+    which nobody listens, is left as it is. (Who holds messages of it listens, until it is gone.)
     """
-    wanted = topology.topology(registry.families().values())
     connection = await connect(url, name="clean")
     try:
-        await _clean(connection, wanted)
+        used = await _declare(connection)
+        if used:
+            channel = await connection.channel()
+            for name in used:
+                await channel.queue_delete(name)
+            await _declare(connection)
     except aiormq.exceptions.ChannelPreconditionFailed:  # a test put something else in its place
+        await new_topology(url)
+    finally:
+        await connection.close()
+
+
+async def new_topology(url: str) -> None:
+    """Exchanges and queues that were all made just now."""
+    connection = await connect(url, name="new")
+    wanted = topology.topology(registry.families().values())
+    try:
         channel = await connection.channel()
         for exchange in wanted.exchanges:
             await channel.exchange_delete(exchange.name)
         for queue in wanted.queues:
             await channel.queue_delete(queue.name)
-        await _clean(connection, wanted)
+        await _declare(connection)
     finally:
         await connection.close()
 
 
-async def _clean(connection: Any, wanted: topology.Topology) -> None:
+async def _declare(connection: Any) -> list[str]:
+    """Declare and bind everything; the names of queues that hold messages or have listeners."""
+    wanted = topology.topology(registry.families().values())
     channel = await connection.channel()
+    used = []
     for exchange in wanted.exchanges:
         await channel.exchange_declare(
             exchange.name, exchange_type=exchange.type, durable=True, arguments=exchange.arguments
@@ -45,11 +62,11 @@ async def _clean(connection: Any, wanted: topology.Topology) -> None:
     for queue in wanted.queues:
         found = await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
         if found.message_count or found.consumer_count:
-            await channel.queue_delete(queue.name)
-            await channel.queue_declare(queue.name, durable=True, arguments=queue.arguments)
+            used.append(queue.name)
         for routing_key in queue.routing_keys:
             await channel.queue_bind(queue.name, queue.exchange, routing_key=routing_key)
     await channel.close()
+    return used
 
 
 @dataclass

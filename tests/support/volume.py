@@ -46,3 +46,32 @@ async def load(connection: asyncpg.Connection, *, logs: int, tasks: int) -> None
         )
     await connection.execute("VACUUM ANALYZE tasks")
     await connection.execute("VACUUM ANALYZE execution_logs")
+
+
+async def load_conversations(
+    connection: asyncpg.Connection, *, sessions: int, messages: int
+) -> None:
+    """So many sessions of so many messages each over the last 30 days, their messages among one another."""
+    session = "md5('session' || s)::uuid"
+    seconds = 30 * 86400.0 / messages
+    time = f"now() - interval '30 days' + make_interval(secs => m * {seconds} + s)"
+    salt = "'message' || s || '.' || m"
+    await connection.execute(
+        "INSERT INTO agents (agent_id, tenant_id, name, type, status, is_active, tasks_completed, tasks_failed, version, "
+        "created_at) VALUES ('agent-1', 'default', 'one', 'chat', 'idle', true, 0, 0, 1, now())"
+    )
+    await connection.execute(
+        "INSERT INTO agent_sessions (session_id, tenant_id, agent_id, trust_level, session_state, started_at, version, "
+        f"created_at) SELECT {session}, 'default', 'agent-1', 0, 'active', now(), 1, now() "
+        f"FROM generate_series(1, {sessions}) AS s"
+    )
+    await connection.execute(
+        f"""
+        INSERT INTO conversation_history (message_id, tenant_id, session_id, role, content, event_id, source,
+            content_digest, created_at)
+        SELECT {_KEY.format(time=time, salt=salt)}, 'default', {session}, (ARRAY['user', 'agent', 'tool'])[1 + m % 3],
+            repeat('what was said ', 20), {_COMMON.format(salt=salt)}, {time}
+        FROM generate_series(1, {messages}) AS m, generate_series(1, {sessions}) AS s"""
+    )
+    await connection.execute("VACUUM ANALYZE agent_sessions")
+    await connection.execute("VACUUM ANALYZE conversation_history")
