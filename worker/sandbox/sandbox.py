@@ -47,6 +47,7 @@ class Sandbox:
     of preference ("local,install"); without them, WORKER_SANDBOX_POSTGRES and
     WORKER_SANDBOX_RABBITMQ do, and without those the sandbox looks for itself.
     `keep` leaves the folder with data and logs behind; the services are stopped all the same.
+    `within` is where that folder is made, instead of where temporary files are.
     `postgres_settings` are PostgreSQL parameters, `rabbitmq_settings` lines of rabbitmq.conf.
     """
 
@@ -62,6 +63,7 @@ class Sandbox:
         *,
         say: Say = print_to_stderr,
         keep: bool = False,
+        within: Path | None = None,
         postgres_settings: Mapping[str, str] | None = None,
         rabbitmq_settings: Mapping[str, str] | None = None,
         rabbitmq_plugins: Sequence[str] = (),
@@ -72,6 +74,7 @@ class Sandbox:
         self._rabbitmq_kind = rabbitmq or self._environment.get("WORKER_SANDBOX_RABBITMQ")
         self._say = say
         self._keep = keep
+        self._within = within
         self._postgres_settings = dict(postgres_settings or {})
         self._rabbitmq_settings = dict(rabbitmq_settings or {})
         self._rabbitmq_plugins = tuple(rabbitmq_plugins)
@@ -103,7 +106,7 @@ class Sandbox:
     def _open(self) -> None:
         cache = cache_folder(self._environment)
         clean_up(cache, self._say)
-        directory = _make_directory()
+        directory = _make_directory(self._within or Path(tempfile.gettempdir()))
         self._closing.callback(self._remove, directory)
         record = self._closing.enter_context(Record.open(cache, directory))
         surroundings = Surroundings(
@@ -160,9 +163,8 @@ def cache_folder(environment: Mapping[str, str]) -> Path:
     return folder
 
 
-def _make_directory() -> Path:
+def _make_directory(parent: Path) -> Path:
     """Make the folder of a sandbox; below it, root's PostgreSQL runs as another user."""
-    parent = Path(tempfile.gettempdir())
     if os.geteuid() == 0 and not passable_by_others(parent):
         parent = Path("/tmp")  # noqa: S108 (the name below is made by mkdtemp)
     directory = Path(tempfile.mkdtemp(prefix=PREFIX, dir=parent))
