@@ -1,6 +1,7 @@
 """Fixtures: one throw-away broker and database for the whole run, a database of its own and clean queues for each test."""
 
 import asyncio
+import gc
 import itertools
 import os
 import random
@@ -24,6 +25,15 @@ _ENOUGH_MEMORY = 4 * 1024**3
 hypothesis_settings.register_profile("quick", max_examples=10, deadline=None)
 hypothesis_settings.register_profile("thorough", max_examples=100, deadline=None)
 hypothesis_settings.load_profile("thorough" if os.environ.get("CI") else "quick")
+
+
+gc.disable()  # until all is loaded: none of it is ever garbage, and looking takes a second
+
+
+def pytest_collection_finish() -> None:
+    """From here on, tests make garbage."""
+    gc.freeze()
+    gc.enable()
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
