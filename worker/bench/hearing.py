@@ -14,6 +14,7 @@ from uuid import UUID
 import orjson
 
 from contracts.confirmation import EXCHANGE
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from worker.broker.budget import ByteBudget
 from worker.broker.connection import BROKER_ERRORS, BrokerConnection
 from worker.broker.consumer import Subscription
@@ -40,9 +41,10 @@ class Hearing:
         """Hear everything that is confirmed until the end of the block. Raises Unavailable."""
         try:
             channel = await connection.channel()
-            declared = await channel.queue_declare(exclusive=True)
-            queue = str(declared.queue)
-            await channel.queue_bind(queue, EXCHANGE, routing_key="#")
+            with no_cancellation_but_ours():
+                declared = await channel.queue_declare(exclusive=True)
+                queue = str(declared.queue)
+                await channel.queue_bind(queue, EXCHANGE, routing_key="#")
         except BROKER_ERRORS as error:
             raise Unavailable(f"RabbitMQ gave no queue for confirmations: {error}") from error
         subscription = await Subscription.open(

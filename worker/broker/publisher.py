@@ -12,6 +12,7 @@ from typing import Self
 from aiormq.abc import AbstractChannel
 
 from contracts.identifiers import uuid7
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from worker.broker import frames
 from worker.broker.connection import BrokerConnection
 from worker.broker.properties import pack, parse
@@ -132,7 +133,8 @@ class ConfirmedPublisher:
         self._write()
         self._connection.detach(self._channel)
         if not self.ended.is_set():
-            await self._channel.close()
+            with no_cancellation_but_ours():
+                await self._channel.close()
         self._end()
 
     def fits(self, size: int) -> bool:

@@ -12,6 +12,7 @@ from typing import Any
 import orjson
 
 from contracts.confirmation import EXCHANGE
+from contracts.publishing.disconnections import no_cancellation_but_ours
 from worker.broker.connection import BROKER_ERRORS, BrokerConnection, connect
 from worker.broker.topology import message_count
 from worker.errors import Misconfigured, Unavailable
@@ -67,8 +68,9 @@ class Hearing:
                 await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311 (jitter)
                 continue
             try:
-                for queue in QUEUES:
-                    await self._listen(connection, queue)
+                with no_cancellation_but_ours():
+                    for queue in QUEUES:
+                        await self._listen(connection, queue)
                 await connection.lost.wait()
             except (*BROKER_ERRORS, Unavailable):
                 await asyncio.sleep(0.1)
