@@ -6,7 +6,7 @@ so that many workers do not storm a broker; and `absent` says the truth about wh
 
 import asyncio
 import contextlib
-import random
+import time
 from collections.abc import Iterable, Mapping
 
 import structlog
@@ -17,6 +17,7 @@ from worker.broker.budget import ByteBudget
 from worker.broker.connection import BrokerConnection, connect
 from worker.broker.consumer import Subscription
 from worker.errors import Misconfigured, Unavailable
+from worker.patience import rest
 from worker.pipeline import Pipeline
 from worker.settings import Settings
 
@@ -81,13 +82,14 @@ class Attachment:
         pause = 0.05
         queues = self._queues(family)
         while not (self._stop.is_set() or connection.lost.is_set()):
+            began = time.monotonic()
             try:
                 subscription = await Subscription.open(
                     connection, queues, self._budget, self._settings.prefetch
                 )
             except Unavailable as error:
                 log.error("not attached", family=family, error=str(error))
-                await self._sleep(pause)
+                await self._sleep(rest(pause, began))
                 pause = min(2 * pause, self._settings.retry_longest)
                 continue
             pause = 0.05
@@ -112,9 +114,10 @@ class Attachment:
 
     async def _reconnect(self) -> BrokerConnection | None:
         """A new connection, with jittered back-off so that many workers do not storm a broker; None when stopping."""
-        pause = 0.1
+        pause, began = 0.1, time.monotonic()
         while not self._stop.is_set():
-            await self._sleep(pause)
+            await self._sleep(rest(pause, began))
+            began = time.monotonic()
             try:
                 return await connect(self._settings.broker, name=self._settings.name)
             except (Unavailable, Misconfigured) as error:
@@ -123,7 +126,7 @@ class Attachment:
                 pause = min(2 * pause, self._settings.retry_longest)
         return None
 
-    async def _sleep(self, pause: float) -> None:
+    async def _sleep(self, seconds: float) -> None:
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # noqa: S311 (jitter)
+            async with asyncio.timeout(seconds):
                 await self._stop.wait()

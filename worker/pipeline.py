@@ -6,7 +6,6 @@ waiting, unacknowledged; a batch whose channel is gone is left to redelivery.
 
 import asyncio
 import contextlib
-import random
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Protocol, TypeVar
@@ -20,7 +19,7 @@ from worker.crash_points import reached
 from worker.decode import reject
 from worker.errors import Misconfigured, Unavailable, WorkerError
 from worker.message import Decoded, Delivery, Rejected
-from worker.patience import in_any_case
+from worker.patience import in_any_case, rest
 from worker.pause import Pause
 from worker.store import suspects
 from worker.store.database import Database
@@ -220,6 +219,7 @@ class Pipeline:
         """Try until it works; None once the subscription has ended or is stopping and it still does not."""
         pause = 0.05
         while True:
+            began = time.monotonic()
             try:
                 return await step()
             except Unavailable as error:
@@ -230,7 +230,7 @@ class Pipeline:
             if subscription.ended_or_stopping.is_set():
                 return None
             try:
-                async with asyncio.timeout(pause * random.uniform(0.5, 1)):  # noqa: S311 (jitter)
+                async with asyncio.timeout(rest(pause, began)):
                     await subscription.ended_or_stopping.wait()
             except TimeoutError:
                 pause = min(2 * pause, self._retry_longest)

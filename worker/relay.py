@@ -7,6 +7,7 @@ deleted only after the broker took all of it; and that a row which is refused ke
 
 import asyncio
 import random
+import time
 from collections import deque
 from collections.abc import Sequence
 from datetime import datetime
@@ -19,6 +20,7 @@ from worker.announcer import Announcer
 from worker.broker.connection import connect
 from worker.broker.publisher import ConfirmedPublisher
 from worker.errors import Misconfigured, Unavailable
+from worker.patience import rest
 from worker.store import outbox
 from worker.store.database import Database
 from worker.store.outbox import OutboxEntry
@@ -72,12 +74,13 @@ class Relay:
         """Connect, publish and sweep, again and again."""
         pause = 0.05
         while True:
+            began = time.monotonic()
             try:
                 connection = await connect(self._broker_url, name=f"{self._worker} relay")
             except (Unavailable, Misconfigured) as error:
                 # It worked at start: a refusal now is a broker that is still starting, or being changed.
                 log.warning("relay waits", error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                await asyncio.sleep(rest(pause, began))
                 pause = min(2 * pause, self._retry_longest)
                 continue
             pause = 0.05
@@ -115,12 +118,13 @@ class Relay:
         """Delete published rows, however long the database is away: publishing them again would be noise."""
         pause = 0.05
         while True:
+            began = time.monotonic()
             try:
                 async with self._database.transaction() as connection:
                     await outbox.delete(connection, [entry.id for entry in entries])
             except Unavailable as error:
                 log.warning("relay waits", error=str(error))
-                await asyncio.sleep(pause * random.uniform(0.5, 1))  # noqa: S311 (jitter)
+                await asyncio.sleep(rest(pause, began))
                 pause = min(2 * pause, self._retry_longest)
             else:
                 return

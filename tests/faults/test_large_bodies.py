@@ -24,7 +24,7 @@ from worker import batch
 from worker.decode import Decoder
 from worker.store.persist import Persister
 
-HEARTBEAT = 30
+HEARTBEAT = 10
 MEBIBYTE = 1024 * 1024
 
 

@@ -36,6 +36,7 @@ class Proxy:
 
     target: tuple[str, int]
     port: int = 0
+    host: str = "127.0.0.1"
     bytes_to_client: int = 0
     _server: asyncio.Server | None = None
     _links: set[_Link] = field(default_factory=set)
@@ -47,13 +48,15 @@ class Proxy:
 
     async def listen(self) -> None:
         """Take connections, on the same port as before."""
-        self._server = await asyncio.start_server(self._accepted, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._accepted, self.host, self.port)
         self.port = self._server.sockets[0].getsockname()[1]
 
     async def close(self) -> None:
         await self.heal()
         await self._stop_listening()
         self.cut()
+        if self._tasks:
+            await asyncio.wait(self._tasks, timeout=5)  # most end by being cut
         for task in self._tasks:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
@@ -176,17 +179,17 @@ class Proxy:
 
 
 @asynccontextmanager
-async def proxy_before(url: str) -> AsyncIterator[tuple[Proxy, str]]:
-    """A proxy in front of the service of a URL, and the URL by way of the proxy."""
+async def proxy_before(url: str, host: str = "127.0.0.1") -> AsyncIterator[tuple[Proxy, str]]:
+    """A proxy in front of the service of a URL, on this address of ours, and the URL by way of the proxy."""
     parts = urlsplit(url)
     assert parts.hostname is not None
     assert parts.port is not None
-    proxy = Proxy((parts.hostname, parts.port))
+    proxy = Proxy((parts.hostname, parts.port), host=host)
     proxy._open.set()
     proxy._healed.set()
     await proxy.listen()
     login, at, _ = parts.netloc.rpartition("@")
     try:
-        yield proxy, parts._replace(netloc=f"{login}{at}127.0.0.1:{proxy.port}").geturl()
+        yield proxy, parts._replace(netloc=f"{login}{at}{host}:{proxy.port}").geturl()
     finally:
         await proxy.close()

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
@@ -83,10 +83,14 @@ class Process:
 
 @asynccontextmanager
 async def worker_process(
-    settings: Settings, *arguments: str, **extra: str
+    settings: Settings, *arguments: str, within: Sequence[str] = (), **extra: str
 ) -> AsyncIterator[Process]:
-    """`worker run` as a process; killed at the end of the block if it still runs."""
+    """`worker run` as a process; killed at the end of the block if it still runs.
+
+    `within`: a command that runs it somewhere else, such as `ip netns exec NAME`.
+    """
     process = await asyncio.create_subprocess_exec(
+        *within,
         sys.executable,
         "-m",
         "worker",

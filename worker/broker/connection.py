@@ -172,7 +172,7 @@ class BrokerConnection:
 
 
 async def connect(
-    url: str, *, name: str, heartbeat: int = 30, within: float = 10
+    url: str, *, name: str, heartbeat: int = 10, within: float = 10
 ) -> BrokerConnection:
     """Open a connection that shows up in the broker under `name`, to any host that the URL names.
 

@@ -17,6 +17,7 @@ from sqlalchemy.exc import DBAPIError, DisconnectionError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from worker.errors import Invalid, Misconfigured, Unavailable, WorkerError
+from worker.store import silence
 from worker.store.migrations import asyncpg_url
 
 # SQLSTATE classes (two characters) and codes (five), PostgreSQL documentation, appendix A. The longer match decides.
@@ -96,11 +97,6 @@ def _sentence(error: asyncpg.PostgresError) -> str:
     return f"{text} ({place})" if place and place not in text else text
 
 
-_KEEPALIVES = {
-    "tcp_keepalives_idle": "30",
-    "tcp_keepalives_interval": "10",
-    "tcp_keepalives_count": "3",
-}
 _IDLE_TIMES = 2
 """How many statement timeouts a transaction may be idle: the slowest that is alive waits for RabbitMQ, in a sweep."""
 
@@ -130,9 +126,9 @@ class Database:
                 "server_settings": {
                     "application_name": name[:63],
                     "TimeZone": "UTC",
-                    # A worker that was stopped, or a machine that is gone without a word, must not keep its locks:
-                    # others are given its messages and wait for its keys.
-                    **_KEEPALIVES,
+                    **silence.SERVER_SETTINGS,
+                    # A worker that was stopped must not keep its locks: others are given its messages and wait for
+                    # its keys.
                     "idle_in_transaction_session_timeout": str(
                         int(_IDLE_TIMES * statement_timeout * 1000)
                     ),
@@ -140,7 +136,7 @@ class Database:
             },
         )
         self._lost_at = float("-inf")
-        event.listen(self.engine.sync_engine, "connect", _remember_age)
+        event.listen(self.engine.sync_engine, "connect", _prepare)
         event.listen(self.engine.sync_engine, "checkout", self._refuse_stale)
 
     def _refuse_stale(self, dbapi_connection: Any, record: Any, _proxy: Any) -> None:
@@ -230,8 +226,9 @@ class Database:
 _MADE_AT = "made_at"
 
 
-def _remember_age(_driver: Any, record: Any) -> None:
+def _prepare(dbapi_connection: Any, record: Any) -> None:
     record.info[_MADE_AT] = time.monotonic()
+    silence.notice(dbapi_connection.driver_connection)
 
 
 async def _roll_back(transaction: Any) -> None:
