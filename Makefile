@@ -76,7 +76,7 @@ fuzz: $(STAMP) ## Fuzz what decodes foreign bytes, guided by coverage (SECONDS=6
 	@PYTHONPATH=tests:. $(BIN)/python tests/fuzz/worst.py
 
 .PHONY: mutants
-mutants: $(STAMP) ## Break our own code in each way of tests/mutants and see that a test notices (half an hour)
+mutants: $(STAMP) ## Break our own code in each way of tests/mutants and see that a test notices (a quarter of an hour)
 	@PYTHONPATH=tests:. $(BIN)/python tests/mutants/run.py $(ARGS)
 
 .PHONY: check

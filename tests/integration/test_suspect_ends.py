@@ -9,7 +9,7 @@ from support.workers import drain
 
 from worker.app import App
 from worker.batch import Batcher
-from worker.errors import Misconfigured
+from worker.errors import Misconfigured, Unavailable
 from worker.store import suspects
 
 
@@ -38,6 +38,22 @@ async def test_a_relay_that_may_not_read_the_outbox_stops_the_worker_with_a_sent
     await rows(settings.database, "ALTER TABLE outbox RENAME COLUMN payload TO gone")
     with pytest.raises(Misconfigured, match="payload"):
         await App(settings).run()
+
+
+async def test_living_workers_with_a_copy_each_do_not_count_as_deaths(settings):
+    """Four copies of one body alone at once: the fourth waits, and is the first once an end came; else it is the last."""
+    copy = delivery(logged(), family="execution-log")
+    async with opened(settings) as database:
+        assert [await suspects.begin(database, copy) for _ in range(3)] == [1, 2, 3]
+        with pytest.raises(Unavailable, match="copies"):
+            await suspects.begin(database, copy)
+        await suspects.end(database, copy)
+        assert [await suspects.begin(database, copy) for _ in range(3)] == [1, 2, 3]
+        # No end came, and five seconds have passed: those were deaths.
+        await rows(
+            settings.database, "UPDATE suspects SET started_at = now() - interval '6 seconds'"
+        )
+        assert await suspects.begin(database, copy) == suspects.MOST_ATTEMPTS + 1
 
 
 async def test_an_attempt_that_ended_is_kept_for_a_day_and_counts_no_more(settings):

@@ -7,11 +7,16 @@ says when the last attempt began and when it ended, and is kept for a day after 
 from collections.abc import Sequence
 from hashlib import blake2b
 
+from worker.errors import Unavailable
 from worker.message import Delivery
 from worker.store.database import Database
 
 MOST_ATTEMPTS = 3
 """Recorded attempts without an end after which a message becomes a dead letter."""
+
+_MAY_STILL_RUN = 5.0
+"""Seconds; how old the last of these must be for that: of a body that was published several times, workers that live may be
+handling one copy each at this moment."""
 
 _END = "UPDATE suspects SET attempts = 0, ended_at = now() WHERE digest = ANY($1)"
 _FORGET = (
@@ -21,6 +26,7 @@ _FORGET = (
 _BEGIN = (
     "INSERT INTO suspects AS s (digest, family, attempts) VALUES ($1, $2, 1) "
     "ON CONFLICT (digest) DO UPDATE SET attempts = s.attempts + 1, started_at = now(), ended_at = NULL "
+    "WHERE s.attempts < $3 OR s.started_at < now() - make_interval(secs => $4) "
     "RETURNING attempts"
 )
 
@@ -43,13 +49,18 @@ async def end_late(database: Database, ended: Sequence[bytes]) -> None:
 async def begin(database: Database, delivery: Delivery, ended: Sequence[bytes] = ()) -> int:
     """Record that an attempt begins; returns how many have begun without an end, this one counted.
 
-    `ended`: digests of attempts whose end could not be recorded when it came.
+    `ended`: digests of attempts whose end could not be recorded when it came. Raises Unavailable while those that are
+    on record may be other workers' that still run.
     """
     async with database.transaction() as connection:
         if ended:
             await connection.execute(_END, list(ended))
         await connection.execute(_FORGET)
-        attempts: int = await connection.fetchval(_BEGIN, digest(delivery), delivery.family)
+        attempts: int | None = await connection.fetchval(
+            _BEGIN, digest(delivery), delivery.family, MOST_ATTEMPTS, _MAY_STILL_RUN
+        )
+    if attempts is None:
+        raise Unavailable("other workers may be handling copies of a message that is handled alone")
     return attempts
 
 
