@@ -20,6 +20,7 @@ from worker.settings import Settings
 MEANS = ("exit", "SIGKILL", "SIGSEGV", "abort", "memory", "hang")
 """How a message can kill: the keys of MEANS in fragile/sitecustomize.py."""
 
+_ROOT = Path(__file__).parents[2]
 _FRAGILE = Path(__file__).parent / "fragile"
 
 
@@ -39,7 +40,8 @@ async def fragile_workers(
         if name.startswith("WORKER_") or name in ("DATABASE_URL", "AMQP_URL")
     }
     own |= {
-        "PYTHONPATH": str(_FRAGILE),
+        # The checkout, too: sitecustomize imports the worker before Python looks where it was started.
+        "PYTHONPATH": os.pathsep.join((str(_FRAGILE), str(_ROOT))),
         "WORKER_RESTART_LONGEST": "0.3",
         "WORKER_LOG_LEVEL": "info",
     }
