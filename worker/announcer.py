@@ -23,7 +23,7 @@ from worker import telemetry
 from worker.broker.publisher import Answer, ConfirmedPublisher
 from worker.crash_points import reached
 from worker.errors import Unavailable
-from worker.store.outbox import OutboxEntry
+from worker.store.outbox import OutboxEntry, as_text
 
 log = structlog.get_logger()
 
@@ -158,7 +158,7 @@ def confirmation_bodies(entry: OutboxEntry, group: dict[str, Any], worker: str) 
     chunk: list[dict[str, Any]] = []
     size = number = 0
     for item in group["items"]:
-        length = len(orjson.dumps(item))
+        length = len(orjson.dumps(item, default=as_text))
         if chunk and size + length > MAX_CONFIRMATION_BYTES - 4096:
             yield _event(entry, group, worker, committed_at, chunk, number)
             chunk, size, number = [], 0, number + 1
@@ -192,7 +192,7 @@ def _event(
             "items": items,
         },
     }
-    return orjson.dumps(event)
+    return orjson.dumps(event, default=as_text)
 
 
 def _event_id(entry_id: UUID, group: dict[str, Any], number: int) -> str:

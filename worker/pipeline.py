@@ -5,34 +5,32 @@ waiting, unacknowledged; a batch whose channel is gone is left to redelivery.
 """
 
 import asyncio
-import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from functools import partial
 from typing import Protocol, TypeVar
 
 import structlog
 
 from worker import telemetry
+from worker.attempts import Attempts
 from worker.batch import Batcher, Solitude
 from worker.broker.consumer import Subscription
 from worker.crash_points import reached
 from worker.decode import reject
-from worker.errors import Misconfigured, Unavailable, WorkerError
+from worker.errors import Unavailable
 from worker.message import Decoded, Delivery, Rejected
-from worker.patience import in_any_case, rest
+from worker.patience import rest
 from worker.pause import Pause
-from worker.store import suspects
 from worker.store.database import Database
 from worker.store.outbox import OutboxEntry
 from worker.store.persist import Committed, Persister
+from worker.store.suspects import MOST_ATTEMPTS
 
 log = structlog.get_logger()
 
 _TURN = 0.02
 """Seconds of decoding after which the event loop gets its turn."""
-
-_END_SECONDS = 5
-"""How long a worker that stops may take to record that it did not die of the message in its hand."""
 
 _MOST_LOGGED = 100
 """Rejections of one batch that have a line of their own in the log; all of them are dead letters and counted."""
@@ -68,14 +66,13 @@ class Pipeline:
         self.family = family
         self._decode = decode
         self._persister = persister
-        self._database = database
+        self._attempts = Attempts(database)
         self._confirmer = confirmer
         self._batcher = batcher
         self._pause = pause
         self._solitude = solitude
         self._slots = asyncio.Semaphore(transactions)
         self._retry_longest = retry_longest
-        self._ended: list[bytes] = []
         self._log = log.bind(family=family)
 
     async def run(self, subscription: Subscription) -> None:
@@ -113,7 +110,7 @@ class Pipeline:
             self._confirmer.submit(committed.entry)
             self._batcher.succeeded(batch)
             self._take_note(subscription, committed)
-            await self._record_late_ends()
+            await self._attempts.record_late_ends()
         finally:
             self._slots.release()
 
@@ -154,48 +151,20 @@ class Pipeline:
         """Handle one message that may have killed a worker, with its attempt on record; give up on the fourth."""
         suspect = batch[0]
         telemetry.suspects.labels(self.family).inc()
-        try:
-            attempts = await self._patiently(subscription, lambda: self._begin_attempt(suspect))
-            if attempts is None:
-                return None
-            self._ended.clear()
-            if attempts > suspects.MOST_ATTEMPTS:
-                text = f"ended the worker {attempts - 1} times while it was handled alone"
+        patiently = partial(self._patiently, subscription)
+        stopping = subscription.ended_or_stopping
+        number = await self._attempts.begin(suspect, patiently, stopping)
+        if number is None:
+            return None
+        async with self._attempts.ended_by_a_stop(suspect):
+            if number > MOST_ATTEMPTS:
+                text = f"ended the worker {number - 1} times while it was handled alone"
                 refused = [reject(suspect, "delivery_limit", [("", text)])]
                 committed = await self._persist(subscription, batch, refused)
             else:
                 committed = await self._handle(subscription, batch)
-        except (Misconfigured, asyncio.CancelledError):
-            # The worker stops, and not because of this message: a restart loop must not make it a dead letter.
-            await in_any_case(self._end_attempt(suspect))
-            raise
-        if not await self._patiently(subscription, lambda: suspects.end(self._database, suspect)):
-            # Both services are away: an attempt that ended so must never count against the message.
-            self._ended.append(suspects.digest(suspect))
+        await self._attempts.end(suspect, patiently)
         return committed
-
-    async def _end_attempt(self, suspect: Delivery) -> None:
-        with contextlib.suppress(WorkerError, TimeoutError):
-            async with asyncio.timeout(_END_SECONDS):
-                await suspects.end(self._database, suspect)
-
-    async def _begin_attempt(self, suspect: Delivery) -> int:
-        """Put an attempt on record; one that may be there already, the answer being lost, does not count."""
-        try:
-            return await suspects.begin(self._database, suspect, self._ended)
-        except Unavailable as error:
-            if error.ambiguous:
-                self._ended.append(suspects.digest(suspect))
-            raise
-
-    async def _record_late_ends(self) -> None:
-        """The database has just answered: record the ends that it was away for."""
-        ended, self._ended = self._ended, []
-        try:
-            if ended:
-                await suspects.end_late(self._database, ended)
-        except Unavailable:
-            self._ended += ended
 
     async def _persist(
         self, subscription: Subscription, batch: list[Delivery], decoded: Sequence[Decoded]
@@ -223,14 +192,15 @@ class Pipeline:
             try:
                 return await step()
             except Unavailable as error:
+                seconds = rest(pause, began)
                 telemetry.transactions.labels(self.family, "unavailable").inc()
-                self._log.warning("waiting", error=str(error), seconds=round(pause, 2))
+                self._log.warning("waiting", error=str(error), seconds=round(seconds, 2))
                 for delivery in batch:
                     delivery.retried = delivery.retried or error.ambiguous
             if subscription.ended_or_stopping.is_set():
                 return None
             try:
-                async with asyncio.timeout(rest(pause, began)):
+                async with asyncio.timeout(seconds):
                     await subscription.ended_or_stopping.wait()
             except TimeoutError:
                 pause = min(2 * pause, self._retry_longest)

@@ -1,5 +1,7 @@
 """An attempt to handle a suspect alone that ends for another reason is not held against the message."""
 
+import asyncio
+
 import pytest
 from support.broker import client
 from support.events import delivery, logged
@@ -7,9 +9,11 @@ from support.letters import opened
 from support.tables import count, rows
 from support.workers import drain
 
+from worker import attempts
 from worker.app import App
+from worker.attempts import Attempts
 from worker.batch import Batcher
-from worker.errors import Misconfigured, Unavailable
+from worker.errors import Misconfigured
 from worker.store import suspects
 
 
@@ -40,20 +44,65 @@ async def test_a_relay_that_may_not_read_the_outbox_stops_the_worker_with_a_sent
         await App(settings).run()
 
 
-async def test_living_workers_with_a_copy_each_do_not_count_as_deaths(settings):
-    """Four copies of one body alone at once: the fourth waits, and is the first once an end came; else it is the last."""
+@pytest.fixture
+def looks(monkeypatch):
+    """How often too many attempts were looked at; no look waits."""
+    seen = []
+    begin = suspects.begin
+
+    async def counted(*arguments):
+        found = await begin(*arguments)
+        seen.append(found)
+        return found
+
+    monkeypatch.setattr(suspects, "begin", counted)
+    monkeypatch.setattr(attempts, "_LOOK_EVERY", 0.001)
+    return seen
+
+
+async def at_once(step):
+    """A database that answers."""
+    return await step()
+
+
+async def test_attempts_that_never_end_are_deaths(settings, looks):
+    """Three on record: the fourth looks five times more, sees that nothing changes, and is the fourth."""
     copy = delivery(logged(), family="execution-log")
     async with opened(settings) as database:
         assert [await suspects.begin(database, copy) for _ in range(3)] == [1, 2, 3]
-        with pytest.raises(Unavailable, match="copies"):
+        looks.clear()
+        found = await Attempts(database).begin(copy, at_once, asyncio.Event())
+    assert found == suspects.MOST_ATTEMPTS + 1
+    assert len(looks) == 1 + 5 + 1
+
+
+async def test_living_workers_with_a_copy_each_do_not_count_as_deaths(settings, looks):
+    """Four copies of one body alone at once: while the fourth looks again, one ends; so it is the first."""
+    copy = delivery(logged(), family="execution-log")
+    async with opened(settings) as database:
+        for _ in range(3):
             await suspects.begin(database, copy)
-        await suspects.end(database, copy)
-        assert [await suspects.begin(database, copy) for _ in range(3)] == [1, 2, 3]
-        # No end came, and five seconds have passed: those were deaths.
-        await rows(
-            settings.database, "UPDATE suspects SET started_at = now() - interval '6 seconds'"
-        )
-        assert await suspects.begin(database, copy) == suspects.MOST_ATTEMPTS + 1
+        looks.clear()
+
+        async def until_one_ends(step):
+            if len(looks) == 3:
+                await suspects.end(database, copy)
+            return await step()
+
+        assert await Attempts(database).begin(copy, until_one_ends, asyncio.Event()) == 1
+    assert len(looks) == 4
+
+
+async def test_a_worker_that_stops_while_it_looks_leaves_the_count_as_it_is(settings, looks):
+    """It gives the message back, and takes no death from the record."""
+    copy = delivery(logged(), family="execution-log")
+    stopping = asyncio.Event()
+    stopping.set()
+    async with opened(settings) as database:
+        for _ in range(3):
+            await suspects.begin(database, copy)
+        assert await Attempts(database).begin(copy, at_once, stopping) is None
+    assert await count(settings.database, "suspects WHERE attempts = 3 AND ended_at IS NULL") == 1
 
 
 async def test_an_attempt_that_ended_is_kept_for_a_day_and_counts_no_more(settings):

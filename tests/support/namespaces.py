@@ -10,7 +10,7 @@ import os
 import random
 import shutil
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 
 
@@ -64,7 +64,13 @@ async def namespace() -> AsyncIterator[Namespace]:
         await _ip("-n", name, "link", "set", "lo", "up")
         yield made
     finally:
-        await _ip("netns", "del", name)
+        for rest in (
+            ("netns", "del", name),
+            ("link", "del", near),
+            ("route", "del", "blackhole", f"{made.theirs}/32"),
+        ):
+            with suppress(RuntimeError):  # gone already, as a rule
+                await _ip(*rest)
 
 
 async def _ip(*arguments: str) -> None:

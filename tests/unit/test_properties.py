@@ -133,3 +133,18 @@ def test_a_table_that_is_cut_short_is_no_table():
     inside = whole[: whole.index(b"deep") - 1]
     with pytest.raises(FieldError):
         read_table(struct.pack(">I", len(inside) - 4) + inside[4:])
+
+
+def test_messages_with_the_same_few_properties_share_them():
+    """What most messages of a publisher carry is decoded once; a message id, a fault or much text is nobody else's."""
+    alike = header(0x9000, b"\x10application/json\x02")
+    assert parse(alike)[0] is parse(bytes(alike))[0]
+    assert parse(alike)[0].delivery_mode == 2
+    assert parse(header(0x8000, b"\x10application/json"))[0].delivery_mode is None
+    with_id = header(0x0080, b"\x01x")
+    assert parse(with_id)[0] is not parse(with_id)[0]
+    long = header(0x8000, b"\x80" + b"x" * 128)
+    assert parse(long)[0] is not parse(long)[0]
+    broken = header(0x8000, b"\x01\xff")
+    assert parse(broken)[1] is not None
+    assert parse(broken)[1] == parse(broken)[1]

@@ -31,16 +31,16 @@ class DeliveryReader:
         tag_at = 5 + method[4]
         exchange, routing_key, address_fault = self._address(method[tag_at + 9 :])
         properties, fault = parse(header)
-        return Delivery(
-            family=self._families[method[5:tag_at]],
-            tag=int.from_bytes(method[tag_at : tag_at + 8]),
-            redelivered=bool(method[tag_at + 8] & 1),
-            exchange=exchange,
-            routing_key=routing_key,
-            body=body,
-            properties=properties,
-            properties_raw=header,
-            fault=fault or address_fault,
+        return Delivery(  # by position, in the order of its fields: names cost a fifth of the reading
+            self._families[method[5:tag_at]],
+            int.from_bytes(method[tag_at : tag_at + 8]),
+            bool(method[tag_at + 8] & 1),
+            exchange,
+            routing_key,
+            body,
+            properties,
+            header,
+            fault or address_fault,
         )
 
     def _address(self, raw: bytes) -> tuple[str, str, str | None]:

@@ -14,6 +14,7 @@ from worker.message import Properties
 
 _PERSISTENT = b"\x02"
 _HEAD = Struct(">HHQH")  # class, weight, body size, property flags
+_FLAGS_AT = 12
 _LATEST_SECONDS = 253402300799  # the end of the year 9999
 _SHORT_STRINGS = {
     0x8000: "content_type",
@@ -28,15 +29,18 @@ _SHORT_STRINGS = {
     0x0004: "cluster_id",
 }
 _ORDER = [1 << bit for bit in range(15, 1, -1)]
-_SMALL = {0x1000: "delivery_mode", 0x0800: "priority"}
+_OCTETS = {0x1000: "delivery_mode", 0x0800: "priority"}
 _FIELDS = {
     **_SHORT_STRINGS,
-    **_SMALL,
+    **_OCTETS,
     0x2000: "headers",
     0x0040: "timestamp",
 }
-_SMALL_TABLE = 64
+_OF_ONE_MESSAGE = 0x0400 | 0x0200 | 0x0100 | 0x0080 | 0x0040
+"""Correlation id, reply address, expiration, message id and timestamp: with these, hardly any two messages are alike."""
+_SMALL = 64
 _MOST_REMEMBERED = 1024  # a bound, so that hostile flags and tables cannot fill memory
+_KNOWN: dict[bytes, Properties] = {}
 _TABLES: dict[bytes, dict[str, Any]] = {}
 _PLANS: dict[int, list[tuple[int, str]]] = {}
 
@@ -50,8 +54,26 @@ def body_size(header: bytes) -> int:
 def parse(header: bytes) -> tuple[Properties, str | None]:
     """The properties of a content header, and the fault that stopped their decoding, if any.
 
-    Never raises: what stood before the fault is kept, the rest is None.
+    Never raises: what stood before the fault is kept, the rest is None. Messages that carry the same few properties,
+    and none that is one message's own, share them: nobody may change them.
     """
+    same = header[_FLAGS_AT:]
+    known = _KNOWN.get(same)
+    if known is not None:
+        return known, None
+    properties, fault = _parse(header)
+    if fault is None and _may_be_shared(same):
+        _KNOWN[same] = properties
+    return properties, fault
+
+
+def _may_be_shared(same: bytes) -> bool:
+    """Whether flags and properties, as bytes, are short and hold nothing of one message only, and there is room."""
+    few = len(same) <= _SMALL and len(_KNOWN) < _MOST_REMEMBERED
+    return few and not int.from_bytes(same[:2]) & _OF_ONE_MESSAGE
+
+
+def _parse(header: bytes) -> tuple[Properties, str | None]:
     properties = Properties()
     name = "property flags"
     try:
@@ -64,7 +86,7 @@ def parse(header: bytes) -> tuple[Properties, str | None]:
                 end = at + 1 + header[at]
                 setattr(properties, name, header[at + 1 : end].decode())
                 at = end
-            elif flag in _SMALL:
+            elif flag in _OCTETS:
                 setattr(properties, name, header[at])
                 at += 1
             elif name == "timestamp":
@@ -132,7 +154,7 @@ def _headers(header: bytes, at: int) -> tuple[dict[str, Any], int]:
     table = _TABLES.get(raw)
     if table is None:
         table, end = read_table(header, at)
-        if len(raw) <= _SMALL_TABLE and len(_TABLES) < _MOST_REMEMBERED:
+        if len(raw) <= _SMALL and len(_TABLES) < _MOST_REMEMBERED:
             _TABLES[raw] = table
     return table, end
 

@@ -47,7 +47,8 @@ def payload(outcomes: Sequence[Settled], reply_allowed: "ReplyRule") -> dict[str
             if reply is None:
                 reply = replies[key] = {
                     "reply_to": delivery.properties.reply_to,
-                    "correlation_id": delivery.properties.correlation_id or _short(item["id"]),
+                    "correlation_id": delivery.properties.correlation_id
+                    or _short(_text(item["id"])),
                     "family": family,
                     "outcome": name,
                     "tenant": tenant,
@@ -61,6 +62,17 @@ def payload(outcomes: Sequence[Settled], reply_allowed: "ReplyRule") -> dict[str
         ],
         "replies": list(replies.values()),
     }
+
+
+def as_text(value: Any) -> str:
+    """What orjson does not know of a payload: the driver's own UUIDs. Raises TypeError for anything else."""
+    if isinstance(value, UUID):
+        return str(value)
+    raise TypeError(f"a payload holds no {type(value).__name__}")
+
+
+def _text(event_id: UUID | str | None) -> str | None:
+    return str(event_id) if isinstance(event_id, UUID) else event_id
 
 
 def _short(text: str | None) -> str | None:
@@ -91,11 +103,12 @@ def describe(outcome: Settled) -> tuple[str, str, str, dict[str, Any]]:
     """Family, outcome, tenant and confirmation item of one settled message."""
     if isinstance(outcome, Accepted):
         message = outcome.message
-        event_id = str(message.id)
+        key = message.key
+        # UUIDs as such: orjson writes them, at a tenth of what str() costs.
         item: dict[str, Any] = {
-            "id": event_id,
+            "id": message.id,
             "type": message.type,
-            "key": event_id if message.key[0] is message.id else message.key_text,
+            "key": key[0] if len(key) == 1 else message.key_text,
             "source": message.source,
         }
         return message.delivery.family, outcome.outcome, message.tenant, item
@@ -117,7 +130,7 @@ async def write(connection: asyncpg.Connection, family: str, content: dict[str, 
         "INSERT INTO outbox (id, family, payload) VALUES ($1, $2, $3::text::json)",
         entry_id,
         family,
-        orjson.dumps(content).decode(),
+        orjson.dumps(content, default=as_text).decode(),
     )
     return entry_id
 

@@ -3,13 +3,14 @@
 Packets that vanish (a firewall, a cable, a machine that lost its power) end no connection by themselves. TCP repeats
 what has no answer at intervals that double: after a minute of silence the next attempt is up to another minute away,
 and a connection that only waits for an answer would wait for ever. So the worker's kernel asks, and gives up after
-seconds; a new connection is there as soon as the way is. A server that is merely slow answers such questions: its
-kernel does.
+seconds; a new connection is there as soon as the way is. A server that computes is not concerned: its kernel answers.
+One that reads nothing of a large message for as long is given up, too: the kernel tells neither from the other.
 
 The options of the sockets are those of Linux (tcp(7)); elsewhere what the system has is set, and the rest is left out.
 """
 
 import socket
+from contextlib import suppress
 from typing import Any
 
 _SILENT_FOR = 10
@@ -20,14 +21,17 @@ SERVER_SETTINGS = {
     "tcp_keepalives_idle": "30",
     "tcp_keepalives_interval": "10",
     "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "60000",
 }
-"""The same for the server: a worker whose machine is gone must not keep its locks, others wait for its keys."""
+"""For the server: a worker whose machine is gone must not keep its locks, others wait for its keys. Keepalives are sent
+while nothing is on its way; what is on its way and never confirmed, an answer, falls under the last one (milliseconds)."""
 
 _OPTIONS = (
-    ("TCP_KEEPIDLE", _ASKED_AFTER),
-    ("TCP_KEEPINTVL", _ASKED_EVERY),
-    ("TCP_KEEPCNT", _SILENT_FOR // _ASKED_EVERY),
-    ("TCP_USER_TIMEOUT", _SILENT_FOR * 1000),
+    (socket.SOL_SOCKET, "SO_KEEPALIVE", 1),
+    (socket.IPPROTO_TCP, "TCP_KEEPIDLE", _ASKED_AFTER),
+    (socket.IPPROTO_TCP, "TCP_KEEPINTVL", _ASKED_EVERY),
+    (socket.IPPROTO_TCP, "TCP_KEEPCNT", _SILENT_FOR // _ASKED_EVERY),
+    (socket.IPPROTO_TCP, "TCP_USER_TIMEOUT", _SILENT_FOR * 1000),
 )
 
 
@@ -38,7 +42,7 @@ def notice(driver: Any) -> None:
     found = transport.get_extra_info("socket") if transport is not None else None
     if found is None or found.family not in (socket.AF_INET, socket.AF_INET6):
         return
-    found.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _OPTIONS:
-        if hasattr(socket, name):
-            found.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+    for level, name, value in _OPTIONS:
+        # What a kernel refuses is left out; a connection that is closed already is noticed when it is used.
+        with suppress(AttributeError, OSError, ValueError):
+            found.setsockopt(level, getattr(socket, name), value)

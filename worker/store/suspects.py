@@ -5,18 +5,14 @@ says when the last attempt began and when it ended, and is kept for a day after 
 """
 
 from collections.abc import Sequence
+from datetime import datetime
 from hashlib import blake2b
 
-from worker.errors import Unavailable
 from worker.message import Delivery
 from worker.store.database import Database
 
 MOST_ATTEMPTS = 3
 """Recorded attempts without an end after which a message becomes a dead letter."""
-
-_MAY_STILL_RUN = 5.0
-"""Seconds; how old the last of these must be for that: of a body that was published several times, workers that live may be
-handling one copy each at this moment."""
 
 _END = "UPDATE suspects SET attempts = 0, ended_at = now() WHERE digest = ANY($1)"
 _FORGET = (
@@ -26,9 +22,10 @@ _FORGET = (
 _BEGIN = (
     "INSERT INTO suspects AS s (digest, family, attempts) VALUES ($1, $2, 1) "
     "ON CONFLICT (digest) DO UPDATE SET attempts = s.attempts + 1, started_at = now(), ended_at = NULL "
-    "WHERE s.attempts < $3 OR s.started_at < now() - make_interval(secs => $4) "
+    "WHERE s.attempts < $3 OR s.started_at = $4 "
     "RETURNING attempts"
 )
+_LAST_BEGAN = "SELECT started_at FROM suspects WHERE digest = $1"
 
 
 def digest(delivery: Delivery) -> bytes:
@@ -46,22 +43,30 @@ async def end_late(database: Database, ended: Sequence[bytes]) -> None:
         await connection.execute(_END, list(ended))
 
 
-async def begin(database: Database, delivery: Delivery, ended: Sequence[bytes] = ()) -> int:
+async def begin(
+    database: Database,
+    delivery: Delivery,
+    ended: Sequence[bytes] = (),
+    dead_since: datetime | None = None,
+) -> int | datetime:
     """Record that an attempt begins; returns how many have begun without an end, this one counted.
 
-    `ended`: digests of attempts whose end could not be recorded when it came. Raises Unavailable while those that are
-    on record may be other workers' that still run.
+    Where these would be more than MOST_ATTEMPTS, nothing is recorded, and when the last of them began is returned:
+    they may be other workers' that still run. It is recorded once that is `dead_since`.
+    `ended`: digests of attempts whose end could not be recorded when it came.
     """
     async with database.transaction() as connection:
         if ended:
             await connection.execute(_END, list(ended))
         await connection.execute(_FORGET)
+        key = digest(delivery)
         attempts: int | None = await connection.fetchval(
-            _BEGIN, digest(delivery), delivery.family, MOST_ATTEMPTS, _MAY_STILL_RUN
+            _BEGIN, key, delivery.family, MOST_ATTEMPTS, dead_since
         )
-    if attempts is None:
-        raise Unavailable("other workers may be handling copies of a message that is handled alone")
-    return attempts
+        if attempts is not None:
+            return attempts
+        last_began: datetime = await connection.fetchval(_LAST_BEGAN, key)
+    return last_began
 
 
 async def end(database: Database, delivery: Delivery) -> bool:
