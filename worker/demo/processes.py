@@ -5,6 +5,7 @@ import contextlib
 import os
 import signal
 import sys
+import urllib.error
 import urllib.request
 from asyncio.subprocess import Process
 from collections.abc import Mapping
@@ -87,6 +88,9 @@ class WorkerProcess:
         try:
             with urllib.request.urlopen(url, timeout=2) as answer:
                 return bool(answer.status == 200)  # noqa: PLR2004 (OK)
+        except urllib.error.HTTPError as error:
+            error.close()
+            return False
         except OSError:
             return False
 
