@@ -30,6 +30,12 @@ log = structlog.get_logger()
 _MOST_PENDING_ITEMS = 50_000
 _AT_ONCE = 64
 _SWEEP_ROWS = 200
+_OLDEST_REFUSED = 60.0
+"""Seconds after which a connection on which confirmations are refused is replaced."""
+
+
+class _RefusedForLongError(Unavailable):
+    """The broker goes on refusing confirmations on this connection."""
 
 
 class Relay:
@@ -52,6 +58,8 @@ class Relay:
         self._retry_longest = retry_longest
         self._pending: deque[OutboxEntry] = deque()
         self._pending_items = 0
+        self._opened = 0.0
+        self._refused = 0
         self._swept_to: tuple[datetime, UUID] | None = None
         self._wake = asyncio.Event()
         self._idle = asyncio.Event()
@@ -85,6 +93,7 @@ class Relay:
                 continue
             pause = 0.05
             try:
+                self._opened = time.monotonic()
                 publisher = await ConfirmedPublisher.open(connection)
                 async with asyncio.TaskGroup() as tasks:
                     tasks.create_task(self._publish_submitted(publisher))
@@ -134,11 +143,22 @@ class Relay:
             try:
                 while await self.sweep_once(publisher):
                     pass
+                self._renew_if_refused()
             except Unavailable as error:
-                if publisher.ended.is_set():
+                if publisher.ended.is_set() or isinstance(error, _RefusedForLongError):
                     raise
                 log.warning("sweep waits", error=str(error))
             await asyncio.sleep(self._sweep_after * random.uniform(0.2, 0.4))  # noqa: S311 (jitter)
+
+    def _renew_if_refused(self) -> None:
+        """End an old connection over which the last sweep was refused something.
+
+        A channel that first met a quorum queue while it had no leader is refused for ever (RabbitMQ 3.10), a new one is
+        not; from here that looks like a listener's full queue.
+        """
+        if self._refused and time.monotonic() - self._opened > _OLDEST_REFUSED:
+            self._refused = 0
+            raise _RefusedForLongError("confirmations are refused: trying on a new channel")
 
     async def sweep_once(self, publisher: ConfirmedPublisher) -> bool:
         """Publish some rows that nobody published for a while; whether there are more to publish at once.
@@ -157,6 +177,7 @@ class Relay:
                     taken = await self._announcer.publish(publisher, entries)
                 await outbox.delete(connection, [entry.id for entry in taken])
         telemetry.outbox_swept.inc(len(taken))
+        self._refused = len(entries) - len(taken)
         more = len(entries) == _SWEEP_ROWS
         self._swept_to = (entries[-1].committed_at, entries[-1].id) if more else None
         return more and len(taken) == len(entries)

@@ -71,6 +71,7 @@ class Dispatcher:
         self._resend = resend
         self._link: asyncio.Future[Link] = asyncio.get_running_loop().create_future()
         self._tasks: set[asyncio.Task[None]] = set()
+        self._opened = 0.0
         self._suspects = asyncio.Lock()
         self._keeper = asyncio.create_task(self._keep_link())
         self.trouble: PublishingError | None = None
@@ -114,13 +115,12 @@ class Dispatcher:
             if not first:
                 self._resend()
             first = False
-            opened = asyncio.get_running_loop().time()
+            self._opened = asyncio.get_running_loop().time()
             await link.lost.wait()
             self._drop(link)
             await link.close()
             # A link that breaks at once, over and over, must not be opened at full speed.
-            stable = asyncio.get_running_loop().time() - opened > LONGEST_DELAY
-            failures = 0 if stable else failures + 1
+            failures = 0 if self._is_stable() else failures + 1
             await asyncio.sleep(delay(failures))
 
     async def _send(self, parcel: Parcel) -> None:
@@ -156,6 +156,16 @@ class Dispatcher:
             except LinkLost:
                 self._drop(link)
                 raise
+            except Nacked:
+                # A channel that first met a quorum queue while it had no leader is refused for ever (RabbitMQ 3.10);
+                # a new one is not. What is under way beside it is sent again.
+                if self._is_stable():
+                    self._drop(link)
+                raise
+
+    def _is_stable(self) -> bool:
+        """Whether the link has been open for so long that another one may be opened at once."""
+        return asyncio.get_running_loop().time() - self._opened > LONGEST_DELAY
 
     def _drop(self, link: Link) -> None:
         """From here on nobody takes this link for a good one."""

@@ -11,6 +11,7 @@ from support.tables import count, rows
 from support.waiting import until
 from support.workers import drain, running_worker, worker_process
 
+from worker import relay
 from worker.broker import topology
 
 TENANT = "acme"
@@ -37,6 +38,29 @@ async def test_a_nack_keeps_the_outbox_row_and_nobody_else_waits(settings):
             swept = await _sweeps(worker, agent, 3)
             assert agent.confirmations.qsize() - before <= 149 * (swept + 2)
             await full.unbind(topology.CONFIRMATIONS, f"#.{TENANT}")
+            await until(lambda: _waiting_rows(settings, 0))
+    await ledger.balance(settings.database)
+
+
+async def test_a_connection_on_which_confirmations_are_refused_for_long_is_replaced(
+    settings, monkeypatch
+):
+    """A channel may be refused for ever, and from here that looks like a full queue: another one is tried, nothing is lost."""
+    monkeypatch.setattr(relay, "_OLDEST_REFUSED", 0.0)
+    ledger = Ledger()
+    quick = settings.model_copy(update={"batch_messages": 1, "outbox_sweep_after": 0.5})
+    async with client(settings.broker) as agent, await aio_pika.connect(settings.broker) as other:
+        channel = await other.channel()
+        full = await channel.declare_queue(
+            exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
+        )
+        await full.bind(topology.CONFIRMATIONS, f"#.{TENANT}")
+        async with running_worker(quick) as worker:
+            first = worker.app.relay._opened
+            await ledger.publish(agent, [logged(tenant=TENANT) for _ in range(20)])
+            await until(lambda: worker.app.relay._opened > first)
+            await full.unbind(topology.CONFIRMATIONS, f"#.{TENANT}")
+            await ledger.hear(agent)
             await until(lambda: _waiting_rows(settings, 0))
     await ledger.balance(settings.database)
 

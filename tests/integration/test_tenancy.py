@@ -530,6 +530,10 @@ async def test_a_readers_searches_use_the_indexes(logins):
     async with connected(logins.superuser) as admin:
         await admin.execute(MANY_TASKS)
         await admin.execute("ANALYZE tasks")
+        # Before PostgreSQL 18 a function's plan knows no parameters, and so few rows would be read one by one.
+        await admin.execute(
+            "ALTER FUNCTION tasks_with_metadata(text, jsonb) SET enable_seqscan = off"
+        )
     scans = "SELECT pg_stat_get_xact_numscans('ix_tasks_metadata'::regclass)"
     async with (
         DatabaseService(load(logins.url("acme"))) as service,

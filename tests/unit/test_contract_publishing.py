@@ -358,6 +358,19 @@ async def test_what_the_broker_refuses_again_and_again_is_given_up(broker):
     assert len(broker.parcels) == 1 + dispatch.MAX_NACKS
 
 
+async def test_what_an_old_link_refuses_is_sent_over_a_new_one(broker, monkeypatch):
+    """A channel can be refused for ever: after ten seconds it is replaced, and what was under way is sent again."""
+    async with publisher(broker) as p:
+        broker.script = [Nacked("x")]
+        await p.publish(logged())
+        assert len(broker.links) == 1
+        monkeypatch.setattr(dispatch.Dispatcher, "_is_stable", lambda _: True)
+        broker.script = [Nacked("x")]
+        await p.publish(logged())
+    assert len(broker.links) == 2
+    assert broker.links[0].closed
+
+
 async def test_what_cannot_be_sent_fails_at_once(broker):
     """An event that the library cannot write will not be written the next time either."""
     broker.script = [NotAccepted("it cannot be sent: x")]
