@@ -508,14 +508,24 @@ def command(given, tmp_path):
     started = []
 
     def start(*arguments):
-        process = subprocess.Popen(
-            [sys.executable, "-m", "worker.sandbox", "--rabbitmq", "url", *arguments],
-            cwd=ROOT,
-            env={**os.environ, **given, "WORKER_SANDBOX_CACHE": str(tmp_path), "TMPDIR": "/tmp"},
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            text=True,
-        )
+        # What a shell started in the background ignores Ctrl-C, and so would all that it starts.
+        before = signal.signal(signal.SIGINT, signal.default_int_handler)
+        try:
+            process = subprocess.Popen(
+                [sys.executable, "-m", "worker.sandbox", "--rabbitmq", "url", *arguments],
+                cwd=ROOT,
+                env={
+                    **os.environ,
+                    **given,
+                    "WORKER_SANDBOX_CACHE": str(tmp_path),
+                    "TMPDIR": "/tmp",
+                },
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                text=True,
+            )
+        finally:
+            signal.signal(signal.SIGINT, before)
         started.append(process)
         return process, [process.stdout.readline() for _ in range(3)]
 
