@@ -2,6 +2,8 @@
 
 import asyncio
 import signal
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 
 import aio_pika
 from support.broker import client
@@ -17,28 +19,38 @@ from worker.broker import topology
 TENANT = "acme"
 
 
-async def test_a_nack_keeps_the_outbox_row_and_nobody_else_waits(settings):
-    """A listener's full queue refuses confirmations: its rows stay, all others go, and it gets them when it has room."""
-    ledger = Ledger()
-    single = settings.model_copy(update={"batch_messages": 1, "outbox_sweep_after": 1.0})
-    async with client(settings.broker) as agent, await aio_pika.connect(settings.broker) as other:
-        channel = await other.channel()
+@asynccontextmanager
+async def full_listener(settings) -> AsyncIterator[aio_pika.abc.AbstractQueue]:
+    """A queue for one tenant's confirmations that takes one and refuses all others."""
+    async with await aio_pika.connect(settings.broker) as connection:
+        channel = await connection.channel()
         full = await channel.declare_queue(
             exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
         )
         await full.bind(topology.CONFIRMATIONS, f"#.{TENANT}")
-        async with running_worker(single) as worker:
-            await ledger.publish(agent, [logged(tenant=TENANT) for _ in range(150)])
-            await ledger.publish(agent, [logged() for _ in range(50)])
-            await ledger.hear(agent)
-            await until(lambda: _waiting_rows(settings, 149))
-            assert await _tenants_waiting(settings) == {TENANT}
-            # Of the refused ones other listeners hear again at each sweep, and no more often.
-            before = agent.confirmations.qsize()
-            swept = await _sweeps(worker, agent, 3)
-            assert agent.confirmations.qsize() - before <= 149 * (swept + 2)
-            await full.unbind(topology.CONFIRMATIONS, f"#.{TENANT}")
-            await until(lambda: _waiting_rows(settings, 0))
+        yield full
+
+
+async def test_a_nack_keeps_the_outbox_row_and_nobody_else_waits(settings):
+    """A listener's full queue refuses confirmations: its rows stay, all others go, and it gets them when it has room."""
+    ledger = Ledger()
+    single = settings.model_copy(update={"batch_messages": 1, "outbox_sweep_after": 1.0})
+    async with (
+        client(settings.broker) as agent,
+        full_listener(settings) as full,
+        running_worker(single) as worker,
+    ):
+        await ledger.publish(agent, [logged(tenant=TENANT) for _ in range(150)])
+        await ledger.publish(agent, [logged() for _ in range(50)])
+        await ledger.hear(agent)
+        await until(lambda: _waiting_rows(settings, 149))
+        assert await _tenants_waiting(settings) == {TENANT}
+        # Of the refused ones other listeners hear again at each sweep, and no more often.
+        before = agent.confirmations.qsize()
+        swept = await _sweeps(worker, agent, 3)
+        assert agent.confirmations.qsize() - before <= 149 * (swept + 2)
+        await full.unbind(topology.CONFIRMATIONS, f"#.{TENANT}")
+        await until(lambda: _waiting_rows(settings, 0))
     await ledger.balance(settings.database)
 
 
@@ -49,19 +61,17 @@ async def test_a_connection_on_which_confirmations_are_refused_for_long_is_repla
     monkeypatch.setattr(relay, "_OLDEST_REFUSED", 0.0)
     ledger = Ledger()
     quick = settings.model_copy(update={"batch_messages": 1, "outbox_sweep_after": 0.5})
-    async with client(settings.broker) as agent, await aio_pika.connect(settings.broker) as other:
-        channel = await other.channel()
-        full = await channel.declare_queue(
-            exclusive=True, arguments={"x-max-length": 1, "x-overflow": "reject-publish"}
-        )
-        await full.bind(topology.CONFIRMATIONS, f"#.{TENANT}")
-        async with running_worker(quick) as worker:
-            first = worker.app.relay._opened
-            await ledger.publish(agent, [logged(tenant=TENANT) for _ in range(20)])
-            await until(lambda: worker.app.relay._opened > first)
-            await full.unbind(topology.CONFIRMATIONS, f"#.{TENANT}")
-            await ledger.hear(agent)
-            await until(lambda: _waiting_rows(settings, 0))
+    async with (
+        client(settings.broker) as agent,
+        full_listener(settings) as full,
+        running_worker(quick) as worker,
+    ):
+        first = worker.app.relay._opened
+        await ledger.publish(agent, [logged(tenant=TENANT) for _ in range(20)])
+        await until(lambda: worker.app.relay._opened > first)
+        await full.unbind(topology.CONFIRMATIONS, f"#.{TENANT}")
+        await ledger.hear(agent)
+        await until(lambda: _waiting_rows(settings, 0))
     await ledger.balance(settings.database)
 
 

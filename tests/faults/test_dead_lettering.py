@@ -224,8 +224,9 @@ async def test_an_acknowledgement_timeout_is_no_message_s_fault(settings, rabbit
         for name, value in zip((tick, timeout), (60_000, 1_800_000), strict=True):
             await asyncio.to_thread(rabbitmq.control, "eval", set_env.format(name, value))
     await everything_is_accounted_for(ledger, settings)
-    if not taken_away:
-        pytest.skip("this broker took nothing away within a minute")
+    if not taken_away and rabbitmq.version.startswith("4."):
+        pytest.skip(f"RabbitMQ {rabbitmq.version} forgot the consumer, as 4.3 does now and then")
+    assert taken_away
 
 
 async def test_a_replay_survives_the_broker(settings, rabbitmq):
