@@ -10,7 +10,6 @@ from collections import deque
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-from contracts.limits import MAX_BATCH_EVENTS
 from worker.message import Delivery
 
 SUSPECT_AFTER = 3
@@ -42,8 +41,12 @@ class Batcher:
         return batch
 
     def is_full(self, events: int, unpacked: int) -> bool:
-        """Whether what has been decoded so far fills a transaction; a small body may have held very much."""
-        return events >= MAX_BATCH_EVENTS or unpacked >= self._most_bytes
+        """Whether what has been decoded so far fills a transaction; a small body may have held very much.
+
+        As many events as deliveries are enough: ten thousand in one transaction leave the worker's and the server's
+        caches, and keep the other transaction waiting for its turn.
+        """
+        return events >= self._most_deliveries or unpacked >= self._most_bytes
 
     def is_suspect(self, batch: list[Delivery]) -> bool:
         """Whether this batch is one message to be handled alone, with its attempt on record."""

@@ -46,9 +46,10 @@ def parse(text: bytes) -> tuple[Any, bool]:
         value, exact = _parse_fast(text)
     if exact:
         value = _parse_exact(text)
-    if text.count(b"[") + text.count(b"{") > MAX_NESTING:
+    opening = text.count(b"[") + text.count(b"{")
+    if opening > MAX_NESTING:
         limit = MAX_NESTING + isinstance(value, list)  # the array around a batch is not counted
-        if _deeper_than(value, limit):
+        if _deeper_than(value, limit, opening):
             raise Undecodable(f"the body is nested more than {MAX_NESTING} deep")
     return value, exact
 
@@ -154,18 +155,25 @@ def _encodes(text: str) -> bool:
     return True
 
 
-def _deeper_than(value: Any, limit: int) -> bool:
+def _deeper_than(value: Any, limit: int, opening: int) -> bool:
+    """Whether containers stand more than `limit` deep; there are at most as many as brackets open in the text.
+
+    It looks level by level, and no further once too few are left to reach that depth: nearly always after a few.
+    """
     level = [value] if isinstance(value, _CONTAINERS) else []
-    for _ in range(limit):
+    depth = 1
+    while level and depth + opening - len(level) > limit:
+        opening -= len(level)
         level = [
             child
             for container in level
             for child in (container.values() if type(container) is dict else container)
-            if type(child) in _CONTAINERS
+            if type(child) is dict or type(child) is list
         ]
-        if not level:
-            return False
-    return True
+        depth += 1
+        if depth > limit and level:
+            return True
+    return False
 
 
 def find_unfit(value: Any) -> Unfit | None:

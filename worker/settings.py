@@ -42,7 +42,10 @@ class Settings(BaseSettings):
     )
     families: str = Field("", description="families to consume, comma-separated; empty = all")
     batch_messages: int = Field(
-        500, ge=1, le=10_000, description="most deliveries in one transaction"
+        500,
+        ge=1,
+        le=10_000,
+        description="most deliveries in one transaction; none is added once they hold as many events",
     )
     batch_bytes: int = Field(
         8 * _MIB,

@@ -20,7 +20,6 @@ from support.workers import running_worker, worker_process
 
 from contracts.limits import MAX_BATCH_EVENTS, MAX_BODY_BYTES, MAX_JSON_VALUES
 from contracts.trajectory import TrajectoryRecorded
-from worker import batch
 from worker.decode import Decoder
 from worker.store.persist import Persister
 
@@ -154,18 +153,15 @@ async def test_small_bodies_that_unpack_to_much_share_no_transaction(settings, t
     await everything_is_accounted_for(ledger, settings)
 
 
-async def test_batches_of_very_many_events_share_no_transaction(
-    settings, transactions, monkeypatch
-):
-    """Ten bodies of 200 events, each without a byte to spare: no more at once than one body may hold."""
-    monkeypatch.setattr(batch, "MAX_BATCH_EVENTS", 500)
+async def test_batches_of_very_many_events_share_no_transaction(settings, transactions):
+    """Ten bodies of 200 events, each without a byte to spare: no further one once they hold 500."""
     body = b"[" + b",".join([b"{}"] * 200) + b"]"
     async with client(settings.broker) as agent:
         for number in range(10):
             await agent.publish_raw(body, "execution.logged", message_id=f"batch {number}")
         good = logged()
         await agent.publish(good)
-        async with running_worker(settings):
+        async with running_worker(settings.model_copy(update={"batch_messages": 500})):
             found = await agent.confirmed(2001)
     assert max(held for held, _ in transactions) <= 600
     assert [item["id"] for item in found["persisted"]] == [str(good.id)]
@@ -185,7 +181,7 @@ async def test_the_event_loop_goes_on_while_a_body_is_decoded(kind, settings, mo
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(Decoder, "decode", waits_for_the_loop)
-    event = logged(output_full="x" * (100_000 if kind == "large" else 10))
+    event = logged(output_full="x" * (600_000 if kind == "large" else 10))
     async with client(settings.broker) as agent, running_worker(settings):
         if kind == "large":
             await agent.publish(event)

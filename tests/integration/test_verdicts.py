@@ -1,7 +1,9 @@
 """What a stored message is called when it comes again."""
 
+import orjson
+import pytest
 from support.events import created, decoded, logged
-from support.tables import count
+from support.tables import count, rows
 
 from worker.families import plan
 from worker.store.database import Database
@@ -31,4 +33,24 @@ async def test_what_is_delivered_again_is_persisted_and_what_is_published_again_
         message.delivery.retried = True
     assert {one.outcome for one in (await persister.persist(again)).outcomes} == {"persisted"}
     assert await count(database_url, "execution_logs") == 1
+    await database.close()
+
+
+OUTPUTS = [None, "null", "", 0, 0.5, False, [], {}, [None], {"a": {"b": [1, "x", None]}}, "\u2400"]
+
+
+@pytest.mark.parametrize("size", [10, 5_000])
+async def test_json_is_stored_as_it_was_said_however_large_its_neighbours_are(size, database_url):
+    """Where events are large their JSON travels another way, and says the same: nothing is not the text null."""
+    database = Database(database_url, name="test")
+    persister = Persister(database, Writer(plan()), "execution-log", "agent.replies.*")
+    events = [logged(action="x" * size, output_full=output) for output in OUTPUTS]
+    await persister.persist(decoded(*events))
+    found = await rows(
+        database_url, "SELECT event_id, output_full::text AS said FROM execution_logs"
+    )
+    said = {row["event_id"]: row["said"] for row in found}
+    assert [
+        None if said[event.id] is None else orjson.loads(said[event.id]) for event in events
+    ] == OUTPUTS
     await database.close()

@@ -10,7 +10,7 @@ from support.events import delivery, logged
 
 from contracts.checking import error_details
 from contracts.registry import families
-from worker.body import dump, find_unfit, parse, replace_nul
+from worker.body import _deeper_than, dump, find_unfit, parse, replace_nul
 from worker.content_encoding import Undecodable
 from worker.decode import Decoder, digest
 from worker.message import Message, Properties, Rejected
@@ -102,6 +102,25 @@ def test_depth_is_counted_without_the_array_around_a_batch():
     parse(b"[" + b'{"a":' + b"[" * 63 + b"]" * 63 + b"}]")
     with pytest.raises(Undecodable):
         parse(b'{"a":' + deepest + b"}")
+
+
+_JSON = st.recursive(
+    st.none() | st.sampled_from(["[", "}", "[{", '"']),
+    lambda inner: st.lists(inner, max_size=4) | st.dictionaries(st.text("ab", max_size=2), inner),
+)
+
+
+@given(_JSON, st.integers(1, 8))
+def test_nesting_is_told_from_as_few_levels_as_it_takes(value, limit):
+    """Looking only as far as there are brackets left says the same as counting every level."""
+
+    def depth(item):
+        inside = item.values() if isinstance(item, dict) else item
+        return 1 + max(map(depth, inside), default=0) if isinstance(item, dict | list) else 0
+
+    text = orjson.dumps(value)
+    opening = text.count(b"[") + text.count(b"{")
+    assert _deeper_than(value, limit, opening) == (depth(value) > limit)
 
 
 def test_brackets_and_commas_in_strings_are_no_structure():

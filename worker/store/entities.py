@@ -1,7 +1,8 @@
 """Upserts the folded rows and the placeholders of entity tables."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from datetime import datetime
+from operator import attrgetter
 from typing import Any
 
 import asyncpg
@@ -21,7 +22,9 @@ class EntityWriter:
         self.entity = entity
         self._encrypt = cipher.encrypt if cipher else None
         self._json = frozenset(c.name for c in entity.table.columns if is_json(c))
-        self._columns = upsert_columns(entity)
+        self._columns = [
+            (entity.table.c[name], self._getter(name)) for name in upsert_columns(entity)
+        ]
         self._upsert = upsert_sql(entity)
         self._placeholders = placeholder_sql(entity)
         self._named = placeholder_columns(entity)
@@ -52,20 +55,24 @@ class EntityWriter:
         await connection.execute(
             self._upsert,
             *(
-                array(self.entity.table.c[name], [self._value(row, name) for row in in_order])
-                for name in self._columns
+                array(column, [value_of(row) for row in in_order])
+                for column, value_of in self._columns
             ),
         )
 
-    def _value(self, row: Folded, name: str) -> Any:
-        if name == self.entity.key:
-            return row.key
-        match name:
-            case "tenant_id":
-                return row.tenant
-            case "attempt" | "placeholder" | "created_at" | "version" | "clocks":
-                return getattr(row, name)
-        value = visible(self.entity, row, name)
-        if self._encrypt and value is not None and name in self.entity.encrypted:
-            return self._encrypt(value)
-        return value
+    def _getter(self, name: str) -> Callable[[Folded], Any]:
+        """What gives the value of this column."""
+        entity, encrypt = self.entity, self._encrypt
+        if name == entity.key:
+            return attrgetter("key")
+        if name == "tenant_id":
+            return attrgetter("tenant")
+        if name in ("attempt", "placeholder", "created_at", "version", "clocks"):
+            return attrgetter(name)
+        if encrypt and name in entity.encrypted:
+            return lambda row: (
+                None if (value := visible(entity, row, name)) is None else encrypt(value)
+            )
+        if name == entity.if_empty or name in entity.attempt_owned:
+            return lambda row: visible(entity, row, name)
+        return lambda row: row.values.get(name)

@@ -10,8 +10,11 @@ Rules: design page DATA_MODEL, "Merging is order-free".
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import lru_cache
 from typing import Any
 from uuid import UUID
+
+import orjson
 
 from worker.message import Message
 from worker.store.bulk import column_value
@@ -26,8 +29,20 @@ _TIME = slice(12, 38)
 
 def clock(attempt: int, rank: int, time: datetime, message_id: UUID) -> str:
     """When, in the order that decides: 70 characters, `time` in UTC."""
-    stamp = time.isoformat(timespec="microseconds")[:26]
-    return f"{attempt:010d}{rank:02d}{stamp}{message_id.hex}"
+    return _place(attempt, rank) + _moment(time, message_id)
+
+
+@lru_cache(maxsize=1_000)
+def _place(attempt: int, rank: int) -> str:
+    """The front of a clock; one message has several that differ in nothing else, and most messages have the same."""
+    return f"{attempt:010d}{rank:02d}"
+
+
+def _moment(time: datetime, message_id: UUID) -> str:
+    """The rest of a clock. orjson writes a time in an eighth of isoformat's, without microseconds where there are none."""
+    stamp = orjson.dumps(time).decode()
+    stamp = stamp[1:27] if time.microsecond else f"{stamp[1:20]}.000000"
+    return stamp + message_id.hex
 
 
 def clock_attempt(text: str) -> int:
@@ -61,13 +76,13 @@ class Folded:
 def fold_message(entity: Entity, message: Message, json_columns: frozenset[str]) -> Folded:
     """What one message says about its entity."""
     fold = entity.folds[message.type]
-    fields = message.fields
-    given = getattr(fields, "attempt", None)
+    # Not getattr: for a member that the model does not have it takes as long as all else here.
+    members = vars(message.fields)
+    given = members.get("attempt")
     attempt = given or 1
-    now = clock(attempt, 0, message.time, message.id)
-    folded = Folded(
-        getattr(fields, entity.key_member), message.tenant, message.time, attempt=attempt, version=1
-    )
+    moment = _moment(message.time, message.id)
+    now = _place(attempt, 0) + moment
+    folded = Folded(members[entity.key_member], message.tenant, message.time, attempt, 1)
     if fold.creates:
         folded.clocks["created"] = now
     for name in fold.sets:
@@ -80,21 +95,20 @@ def fold_message(entity: Entity, message: Message, json_columns: frozenset[str])
         _set(folded, name, value, now)
     for name in fold.at:
         _set(folded, name, message.time, now)
-    _fold_end(entity, fold, folded, message, given)
+    attempt = ABOVE_ALL if fold.ends and given is None and entity.has_attempts else attempt
+    status = members[fold.status_member] if fold.status_member else fold.status
+    _fold_end(entity, fold, folded, status, attempt, moment)
     return folded
 
 
 def _fold_end(
-    entity: Entity, fold: Fold, folded: Folded, message: Message, given: int | None
+    entity: Entity, fold: Fold, folded: Folded, status: str | None, attempt: int, moment: str
 ) -> None:
     """The registers that an end without an attempt sets above all attempts: the status and the time of the end."""
-    attempt = ABOVE_ALL if fold.ends and given is None and entity.has_attempts else folded.attempt
-    status = getattr(message.fields, fold.status_member) if fold.status_member else fold.status
     if status is not None:
-        now = clock(attempt, entity.rank[status], message.time, message.id)
-        _set(folded, entity.status, status, now)
+        _set(folded, entity.status, status, _place(attempt, entity.rank[status]) + moment)
     if fold.at_if_empty is not None:
-        folded.clocks["ended"] = clock(attempt, 0, message.time, message.id)
+        folded.clocks["ended"] = _place(attempt, 0) + moment
 
 
 def _set(folded: Folded, register: str, value: Any, now: str) -> None:
