@@ -103,9 +103,14 @@ bench-quick: $(BENCH)/.installed ## The same in 3 minutes, to see which way a ch
 	@$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload and processes (an hour)
+bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload and processes (half an hour)
 	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
 	@$(BENCH)/bin/python -m benchmarks --growth $(ARGS)
+
+.PHONY: bench-choices
+bench-choices: $(BENCH)/.installed ## Rate without each design choice, beside the worker as it is (10 minutes)
+	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
+	@$(BENCH)/bin/python -m benchmarks --choices $(ARGS)
 
 .PHONY: up
 up: ## Build the image and start PostgreSQL, RabbitMQ and workers with Docker Compose (WORKERS=2)

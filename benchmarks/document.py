@@ -12,35 +12,41 @@ PAGE = ROOT / "docs" / "performance.md"
 CHARTS = ROOT / "docs" / "performance"
 KEPT = ROOT / "benchmarks" / "results" / "full.json"
 
-_BEGIN = "<!-- figures: written by make bench -->\n"
-_END = "<!-- end of figures -->\n"
-
 
 def write(found: Mapping[str, Any], folder: Path) -> None:
     """Put the figures and the charts of this run into the page, and keep its document."""
+    for kept in (KEPT.parent, CHARTS):
+        kept.mkdir(parents=True, exist_ok=True)
     shutil.copy(folder / "results.json", KEPT)
-    CHARTS.mkdir(exist_ok=True)
     for chart in folder.glob("*.png"):
         shutil.copy(chart, CHARTS / chart.name)
-    before, _, rest = PAGE.read_text().partition(_BEGIN)
-    _, _, after = rest.partition(_END)
-    PAGE.write_text(before + _BEGIN + figures(found) + _END + after)
+    put("figures", figures(found))
+
+
+def put(part: str, text: str) -> None:
+    """Write this part of the page between its marks. Raises ValueError where the page has no such marks."""
+    begin, end = f"<!-- {part}: written by a run -->\n", f"<!-- end of {part} -->\n"
+    before, found, rest = PAGE.read_text().partition(begin)
+    _, closed, after = rest.partition(end)
+    if not found or not closed:
+        raise ValueError(f"{PAGE.name} has no place for {part}")
+    PAGE.write_text(f"{before}{begin}\n{text.strip()}\n\n{end}{after}")
 
 
 def figures(found: Mapping[str, Any]) -> str:
     """The part of the page that a run decides."""
     parts = [
         f"\nMeasured on {found['finished_at'][:10]}, in {found['options']['seconds']} s.\n",
-        _table(("", ""), found["machine"].items()),
+        table(("", ""), found["machine"].items()),
         _trust(found),
         "\n### Targets\n",
-        _table(
+        table(
             ("target", "load", "wanted", "found", "spread over rounds", "met"),
             map(_target, found["targets"]),
         ),
         "\n### Every contender\n",
         "Medians over rounds; CPU in seconds for 10,000 messages.\n",
-        _table(
+        table(
             ("load", "contender", "messages/s", "CPU", "worker", "broker", "database", "MiB"),
             _medians(found["runs"]),
         ),
@@ -50,7 +56,7 @@ def figures(found: Mapping[str, Any]) -> str:
         parts += [
             "\n### Latency\n",
             "From publish to the persisted confirmation in the publisher's hand, in milliseconds.\n",
-            _table(
+            table(
                 ("contender", "messages/s", "p50", "p99", "p99.9"),
                 map(_latency, found["latencies"]),
             ),
@@ -126,7 +132,8 @@ def _latency(found: Mapping[str, Any]) -> tuple[str, ...]:
     )
 
 
-def _table(heads: Sequence[str], rows: Any) -> str:
+def table(heads: Sequence[str], rows: Any) -> str:
+    """A table in Markdown."""
     lines = [f"| {' | '.join(heads)} |", "|" + " --- |" * len(heads)]
     lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
     return "\n".join(lines) + "\n"

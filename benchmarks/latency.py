@@ -8,8 +8,9 @@ to the exchange of confirmations, alike for every contender.
 import asyncio
 import contextlib
 import time
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from statistics import median
 from uuid import uuid4
 
 import orjson
@@ -34,7 +35,7 @@ _PATIENCE = 60.0
 
 @dataclass
 class Latency:
-    """What was found at one rate."""
+    """What was found at one rate: seconds that half, 99 and 99.9 % of the messages took at most."""
 
     contender: str
     rate: float
@@ -43,6 +44,17 @@ class Latency:
     p50: float
     p99: float
     p999: float
+
+
+def typical(looks: Sequence[Latency]) -> Latency:
+    """The medians of several looks at the same contender and rate."""
+    return replace(
+        looks[0],
+        messages=sum(look.messages for look in looks),
+        p50=median(look.p50 for look in looks),
+        p99=median(look.p99 for look in looks),
+        p999=median(look.p999 for look in looks),
+    )
 
 
 async def latency(
@@ -56,7 +68,7 @@ async def latency(
     """Publish logs at this rate for so long, and hear every confirmation. Raises RuntimeError where some never come."""
     count = max(50, round(rate * seconds))
     load = Load("logs", list(Maker().logs(count + _WARM)))
-    async with services.place() as place, started(contender, place, load):
+    async with services.place() as place, started(contender.in_service(), place, load):
         waits = await _confirmed(place, load, rate)
     return Latency(
         contender.name,

@@ -9,6 +9,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
+import asyncpg
+
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.figures import Rounds
 from benchmarks.load import Load
@@ -16,11 +18,11 @@ from benchmarks.measure import Measurement, measure
 from benchmarks.services import Services
 
 SLOW = {
-    "faststream-sqlalchemy": 0.06,
-    "faststream-asyncpg": 0.1,
-    "aio-pika-sqlalchemy": 0.06,
+    "faststream-sqlalchemy": 0.035,
+    "faststream-asyncpg": 0.05,
+    "aio-pika-sqlalchemy": 0.05,
     "celery": 0.04,
-    "mq-bridge": 0.25,
+    "mq-bridge": 0.2,
     "reference-event-a-message": 0.5,
     "ours-batch": 2.0,
     "bare-copy": 2.0,
@@ -106,6 +108,6 @@ async def _measured(
 ) -> Measurement:
     try:
         return await measure(services, contender, load.first(entry.messages))
-    except (RuntimeError, TimeoutError) as error:
+    except (RuntimeError, TimeoutError, asyncpg.PostgresError) as error:
         why = str(error) or type(error).__name__
         return Measurement(contender.name, load.name, entry.messages, 0, 1.0, {}, 0.0, 0.0, 0.0, [why])  # fmt: skip

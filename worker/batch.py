@@ -25,11 +25,12 @@ class Batcher:
         self._most_deliveries = most_deliveries
         self._most_bytes = most_bytes
         self._cleared = 0
+        self._events_each = 1
 
     def take(self, waiting: deque[Delivery]) -> list[Delivery]:
         """The next batch, oldest first; at least one delivery if any waits, and never part of one."""
         batch: list[Delivery] = []
-        limit = self._most_deliveries
+        limit = -(-self._most_deliveries // self._events_each)
         size = 0
         while waiting and len(batch) < limit:
             delivery = waiting[0]
@@ -47,6 +48,10 @@ class Batcher:
         caches, and keep the other transaction waiting for its turn.
         """
         return events >= self._most_deliveries or unpacked >= self._most_bytes
+
+    def learn(self, deliveries: int, events: int) -> None:
+        """So many events were in the deliveries of a transaction: the next one takes as many deliveries as fit."""
+        self._events_each = max(1, events // max(1, deliveries))
 
     def is_suspect(self, batch: list[Delivery]) -> bool:
         """Whether this batch is one message to be handled alone, with its attempt on record."""

@@ -12,7 +12,7 @@ from uuid import UUID
 from contracts.confirmation import Reason
 from contracts.envelope import EventData
 
-_SMALL_BODY = 512 * 1024
+_SMALL_BODY = 64 * 1024
 
 
 @dataclass(slots=True)

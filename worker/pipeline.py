@@ -143,6 +143,7 @@ class Pipeline:
             else:
                 decoded += await asyncio.to_thread(self._decode, delivery)
             unpacked += delivery.unpacked
+        self._batcher.learn(len(batch), len(decoded))
         return decoded
 
     async def _handle_alone(

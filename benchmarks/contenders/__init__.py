@@ -8,6 +8,7 @@ from benchmarks.contenders.contender import Contender
 from benchmarks.contenders.ours import Ours
 from benchmarks.contenders.peers import PEERS
 from benchmarks.contenders.reference import Reference
+from benchmarks.contenders.without import WITHOUT
 
 CONTENDERS: dict[str, Contender] = {
     contender.name: contender
@@ -20,6 +21,7 @@ CONTENDERS: dict[str, Contender] = {
         Ours("ours-2", processes=2),
         Ours("ours-batch", processes=1, batched=True),
         *PEERS,
+        *WITHOUT,
     )
 }
 

@@ -34,6 +34,10 @@ class Contender:
         """The load as this contender takes it."""
         return load
 
+    def in_service(self) -> "Contender":
+        """The same, as it runs where messages come for ever: it does not end with its backlog."""
+        return self
+
     def can(self, load_name: str) -> bool:
         """Whether it can do this load."""
         return self.loads is None or load_name in self.loads

@@ -1,7 +1,7 @@
 """The project itself: `worker run --drain`, as an operator would run it, with its default settings."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from benchmarks.contenders.contender import Contender, python
 from benchmarks.load import Load
@@ -20,6 +20,10 @@ class Ours(Contender):
     def prepared(self, load: Load) -> Load:
         """The same events, in batches where it is to be measured so."""
         return load.in_batches() if self.batched else load
+
+    def in_service(self) -> "Ours":
+        """Without --drain, which would end it at the first moment without a message."""
+        return replace(self, drain=False)
 
     def can(self, load_name: str) -> bool:
         """Batch mode is measured with logs."""

@@ -181,7 +181,7 @@ async def test_the_event_loop_goes_on_while_a_body_is_decoded(kind, settings, mo
 
     loop = asyncio.get_running_loop()
     monkeypatch.setattr(Decoder, "decode", waits_for_the_loop)
-    event = logged(output_full="x" * (600_000 if kind == "large" else 10))
+    event = logged(output_full="x" * (100_000 if kind == "large" else 10))
     async with client(settings.broker) as agent, running_worker(settings):
         if kind == "large":
             await agent.publish(event)

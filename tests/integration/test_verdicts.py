@@ -50,7 +50,6 @@ async def test_json_is_stored_as_it_was_said_however_large_its_neighbours_are(si
         database_url, "SELECT event_id, output_full::text AS said FROM execution_logs"
     )
     said = {row["event_id"]: row["said"] for row in found}
-    assert [
-        None if said[event.id] is None else orjson.loads(said[event.id]) for event in events
-    ] == OUTPUTS
+    texts = [said[event.id] and orjson.dumps(orjson.loads(said[event.id])) for event in events]
+    assert texts == [None, *map(orjson.dumps, OUTPUTS[1:])]  # as text: False is no 0
     await database.close()

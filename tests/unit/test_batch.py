@@ -25,6 +25,17 @@ def deliveries(*counts: int, size: int = 1) -> deque:
     )
 
 
+def test_the_next_batch_holds_as_many_deliveries_as_the_last_ones_events_leave_room_for():
+    """Bodies of many events are taken one by one or a few at once, single events by the hundred again."""
+    batcher, waiting = Batcher(500, 10**6), deliveries(*[0] * 1_300)
+    sizes = []
+    for each in (1, 500, 500, 200, 200, 10_000, 1, 1):
+        batch = batcher.take(waiting)
+        sizes.append(len(batch))
+        batcher.learn(len(batch), each * len(batch))
+    assert sizes == [500, 500, 1, 1, 3, 3, 1, 291]
+
+
 @given(
     st.lists(st.integers(0, 5), max_size=60),
     st.integers(1, 20),

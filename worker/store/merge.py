@@ -27,9 +27,9 @@ _ATTEMPT = slice(0, 10)
 _TIME = slice(12, 38)
 
 
-def clock(attempt: int, rank: int, time: datetime, message_id: UUID) -> str:
-    """When, in the order that decides: 70 characters, `time` in UTC."""
-    return _place(attempt, rank) + _moment(time, message_id)
+def clock(attempt: int, rank: int, now: str) -> str:
+    """When, in the order that decides: 70 characters; `now` is the message's `moment`."""
+    return _place(attempt, rank) + now
 
 
 @lru_cache(maxsize=1_000)
@@ -38,8 +38,8 @@ def _place(attempt: int, rank: int) -> str:
     return f"{attempt:010d}{rank:02d}"
 
 
-def _moment(time: datetime, message_id: UUID) -> str:
-    """The rest of a clock. orjson writes a time in an eighth of isoformat's, without microseconds where there are none."""
+def moment(time: datetime, message_id: UUID) -> str:
+    """The rest of a clock; `time` in UTC. orjson writes a time in an eighth of isoformat's, without microseconds where there are none."""
     stamp = orjson.dumps(time).decode()
     stamp = stamp[1:27] if time.microsecond else f"{stamp[1:20]}.000000"
     return stamp + message_id.hex
@@ -80,8 +80,8 @@ def fold_message(entity: Entity, message: Message, json_columns: frozenset[str])
     members = vars(message.fields)
     given = members.get("attempt")
     attempt = given or 1
-    moment = _moment(message.time, message.id)
-    now = _place(attempt, 0) + moment
+    at = moment(message.time, message.id)
+    now = clock(attempt, 0, at)
     folded = Folded(members[entity.key_member], message.tenant, message.time, attempt, 1)
     if fold.creates:
         folded.clocks["created"] = now
@@ -97,18 +97,18 @@ def fold_message(entity: Entity, message: Message, json_columns: frozenset[str])
         _set(folded, name, message.time, now)
     attempt = ABOVE_ALL if fold.ends and given is None and entity.has_attempts else attempt
     status = members[fold.status_member] if fold.status_member else fold.status
-    _fold_end(entity, fold, folded, status, attempt, moment)
+    _fold_end(entity, fold, folded, status, attempt, at)
     return folded
 
 
 def _fold_end(
-    entity: Entity, fold: Fold, folded: Folded, status: str | None, attempt: int, moment: str
+    entity: Entity, fold: Fold, folded: Folded, status: str | None, attempt: int, at: str
 ) -> None:
     """The registers that an end without an attempt sets above all attempts: the status and the time of the end."""
     if status is not None:
-        _set(folded, entity.status, status, _place(attempt, entity.rank[status]) + moment)
+        _set(folded, entity.status, status, clock(attempt, entity.rank[status], at))
     if fold.at_if_empty is not None:
-        folded.clocks["ended"] = _place(attempt, 0) + moment
+        folded.clocks["ended"] = clock(attempt, 0, at)
 
 
 def _set(folded: Folded, register: str, value: Any, now: str) -> None:
