@@ -24,7 +24,8 @@ _Getter = Callable[[Sequence[Message]], list[Any]]
 
 _LARGE = 2_000
 """Mean bytes of an event from which its JSON values travel apart."""
-_LOOKED_AT = 8
+_MOST_APART = 4 * 1024 * 1024
+"""Most bytes of events in such a statement: the driver holds an array of texts twice, and memory is promised."""
 
 
 class Inserter:
@@ -101,9 +102,9 @@ class Inserter:
 
 
 def _are_large(rows: Sequence[Message]) -> bool:
-    """Whether these events are large, by a few of them."""
-    some = [row.delivery for row in rows[:: -(-len(rows) // _LOOKED_AT)]]
-    return sum(one.unpacked / one.events for one in some) > _LARGE * len(some)
+    """Whether these events are large, and not too large to be held twice."""
+    size = sum(row.delivery.unpacked / row.delivery.events for row in rows)
+    return _LARGE * len(rows) < size <= _MOST_APART
 
 
 def rejection(message: Message, reason: Any, text: str) -> Rejected:
