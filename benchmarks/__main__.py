@@ -55,7 +55,7 @@ async def _chosen_work(services: Services, options: argparse.Namespace) -> int:
                 console,
                 _folder(options),
                 most_rows=options.rows,
-                axes=options.axes.split(",") if options.axes else (),
+                axes=options.axes.split(",") if options.axes else None,
                 write=options.document,
             )
         if options.choices:
@@ -163,7 +163,7 @@ def _progress(done: int, total: int, found: Measurement) -> None:
 
 async def _latencies(services: Services, schedule: Schedule, results: Results) -> list[Latency]:
     """At the fixed rates, and at 70 % of what each contender was just seen to take; at the first in turns, several times."""
-    found: dict[tuple[str, float, bool], list[Latency]] = {}
+    of_place: dict[tuple[str, float, bool], list[Latency]] = {}
     for look in range(schedule.latency_looks):
         for place in _rates(schedule, results):
             name, rate, of_capacity = place
@@ -171,10 +171,12 @@ async def _latencies(services: Services, schedule: Schedule, results: Results) -
                 continue
             try:
                 seconds = schedule.latency_seconds
-                found.setdefault(place, []).append(await latency(services, CONTENDERS[name], rate, seconds, of_capacity=of_capacity))  # fmt: skip
+                found = await latency(services, CONTENDERS[name], rate, seconds, of_capacity=of_capacity)  # fmt: skip
+                results.looks.append((look, found))
+                of_place.setdefault(place, []).append(found)
             except (RuntimeError, TimeoutError) as error:
                 results.left_out[f"{name} at {rate:,.0f}/s"] = str(error)
-    return [typical(looks) for looks in found.values() if looks]
+    return [typical(looks) for looks in of_place.values()]
 
 
 def _rates(schedule: Schedule, results: Results) -> list[tuple[str, float, bool]]:

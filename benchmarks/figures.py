@@ -15,7 +15,7 @@ Rounds = Sequence[Mapping[str, float]]
 
 @dataclass(frozen=True, slots=True)
 class Ratio:
-    """The median of a ratio over rounds, its smallest and its largest."""
+    """The median of a ratio over rounds, its smallest and its largest; or of a figure, where it has a bound of its own."""
 
     median: float
     lowest: float
@@ -30,6 +30,11 @@ def ratio(rounds: Rounds, above: str, below: str) -> Ratio | None:
         for figures in rounds
         if above in figures and figures.get(below)
     ]
+    return spread(found)
+
+
+def spread(found: Sequence[float]) -> Ratio | None:
+    """Median, smallest and largest of these; None for none."""
     if not found:
         return None
     return Ratio(median(found), min(found), max(found), len(found))

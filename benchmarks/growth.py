@@ -1,34 +1,39 @@
 """Growth: rate, cost and memory against backlog, rows, payload and processes (`make bench-growth`).
 
-Every point is measured beside a base in the same minutes, and reported as a ratio to it. Backlogs of a million are made
-and checked by count, not by content; payloads above 64 KB have fewer messages, or the broker would need 80 GB.
+Every look at a point stands beside one at a base in the same minutes, and the median of their ratios is reported, with
+its spread. Backlogs of a million are made and checked by count, not by content; payloads above 64 KB have fewer
+messages, or the broker would need 80 GB.
 """
 
 import json
 from collections import Counter, deque
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 
-import asyncpg
 import orjson
 from rich.console import Console
 from rich.table import Table
 
-from benchmarks import document, verify
+from benchmarks import document, keys, verify
 from benchmarks.contenders import Contender
 from benchmarks.contenders.ours import Ours
 from benchmarks.events import Event, Maker
+from benchmarks.figures import Ratio, spread
 from benchmarks.load import Body, Load
 from benchmarks.measure import Measurement, measure_in
 from benchmarks.services import Services
 from contracts.identifiers import uuid7
 
 _BASE = 20_000
-_FILL_ROWS = 250_000
 _KIB = 1024
-_LOOKS = 5
-_HEADS = ("axis", "at", "messages", "messages/s", "to base", "CPU s for 10,000", "MiB")
+_LOOKS = 3
+_LOOKS_AT_ROWS = 5  # filling them has taken minutes, a look takes seconds
+_ROWS = (0, 1_000_000, 5_000_000, 20_000_000)
+_WANTED = {("backlog", "1,000,000"): 0.9, ("rows", "5,000,000"): 0.9}
+"""What the ratio to the base has to be at least."""
+_HEADS = ("axis", "at", "messages", "messages/s", "to base", "spread", "wanted", "CPU s for 10,000", "MiB")  # fmt: skip
 
 
 class Stream(Load):
@@ -71,18 +76,43 @@ class Stream(Load):
 
 
 @dataclass
-class Point:
-    """One point of a curve, and the base that was measured just before."""
+class Look:
+    """A measurement, and the base that was measured just before."""
 
-    axis: str
-    at: str
-    measurement: Measurement
+    found: Measurement
     base: Measurement
 
     @property
     def ratio(self) -> float:
         """Its rate over the base's."""
-        return self.measurement.rate / self.base.rate
+        return self.found.rate / self.base.rate
+
+
+@dataclass
+class Point:
+    """One point of a curve: several looks at it."""
+
+    axis: str
+    at: str
+    looks: list[Look]
+
+    @property
+    def ratio(self) -> Ratio | None:
+        """The rate over the base's; None where no look was as it should be."""
+        return spread([look.ratio for look in self.looks if not look.found.problems])
+
+    @property
+    def typical(self) -> Measurement:
+        """The look with the middle ratio."""
+        return sorted(self.looks, key=lambda look: look.ratio)[len(self.looks) // 2].found
+
+    @property
+    def met(self) -> str:
+        """What is wanted of the ratio, and whether it is so."""
+        wanted = _WANTED.get((self.axis, self.at))
+        if wanted is None or self.ratio is None:
+            return ""
+        return f"≥ {wanted}: {'yes' if self.ratio.median >= wanted else 'no'}"
 
 
 async def main(
@@ -91,12 +121,18 @@ async def main(
     folder: Path,
     *,
     most_rows: int = 5_000_000,
-    axes: Sequence[str] = (),
+    axes: Sequence[str] | None = None,
     write: bool = False,
 ) -> int:
     """Measure every curve, or only these axes; print it, write it; 1 where some run was not as it should be."""
-    wanted = axes or tuple(_AXES)
-    points = [point for axis in wanted async for point in _AXES[axis](services, console, most_rows)]
+    wanted = AXES if axes is None else axes
+    curves = [_CURVES[axis] for axis in wanted if axis in _CURVES]
+    points = [point for curve in curves async for point in curve(services, console, most_rows)]
+    if KEYS in wanted:
+        chosen = min(most_rows, _ROWS[-2])
+        rows = await keys.main(services, console, folder, rows=chosen)
+        if write:
+            document.put(KEYS, document.table(keys.HEADS, rows))
     table = Table(title="Growth", box=None, pad_edge=False, header_style="bold")
     for name in _HEADS:
         table.add_column(name, justify="left" if name in ("axis", "at") else "right")
@@ -104,35 +140,24 @@ async def main(
     for row in lines:
         table.add_row(*row)
     console.print(table)
-    problems = [text for point in points for text in point.measurement.problems]
+    problems = [text for point in points for look in point.looks for text in look.found.problems]
     for text in problems:
         console.print(f"[red]No figure:[/] {text}")
     (folder / "growth.json").write_text(json.dumps([_as_json(point) for point in points], indent=1))
-    if write:
+    if write and len(curves) == len(_CURVES):
         document.put("growth", document.table(_HEADS, lines))
     return 1 if problems else 0
 
 
 def _row(point: Point) -> tuple[str, ...]:
-    found = point.measurement
-    figures = (f"{found.rate:,.0f}", f"{point.ratio:.2f}x", f"{found.cpu_total:.2f}")
-    return (point.axis, point.at, f"{found.messages:,}", *figures, f"{found.memory_mib:.0f}")
+    found, ratio = point.typical, point.ratio
+    said = (f"{ratio.median:.2f}x", f"{ratio.lowest:.2f} to {ratio.highest:.2f} ({ratio.rounds})") if ratio else ("-", "")  # fmt: skip
+    rate, cpu, memory = f"{found.rate:,.0f}", f"{found.cpu_total:.2f}", f"{found.memory_mib:.0f}"
+    return (point.axis, point.at, f"{found.messages:,}", rate, *said, point.met, cpu, memory)
 
 
 def _as_json(point: Point) -> dict[str, object]:
-    found = point.measurement
-    return {
-        "axis": point.axis,
-        "at": point.at,
-        "messages": found.messages,
-        "rate": found.rate,
-        "base_rate": point.base.rate,
-        "ratio": point.ratio,
-        "cpu_per_10k": found.cpu_per_10k,
-        "memory_mib": found.memory_mib,
-        "bytes_each": found.bytes_each,
-        "problems": found.problems,
-    }
+    return {"axis": point.axis, "at": point.at, "looks": [asdict(look) for look in point.looks]}
 
 
 Points = AsyncIterator[Point]
@@ -140,41 +165,42 @@ Points = AsyncIterator[Point]
 
 async def _backlogs(services: Services, console: Console, _most_rows: int) -> Points:
     for backlog in (10_000, 100_000, 1_000_000):
-        yield await _fresh(
-            services, console, "backlog", f"{backlog:,}", Ours("ours"), _logs(backlog)
-        )
+        make = partial(_logs, backlog)
+        yield await _fresh(services, console, "backlog", f"{backlog:,}", Ours("ours"), make, _LOOKS)
 
 
 async def _payloads(services: Services, console: Console, _most_rows: int) -> Points:
     for size, count in ((1, 10_000), (64, 3_000), (1024, 300), (8000, 40)):
-        load = Stream(count, lambda n, size=size: Maker().sized(n, size * _KIB))
-        yield await _fresh(services, console, "payload", f"{size:,} KiB", Ours("ours"), load)
+        make = partial(Stream, count, lambda n, size=size: Maker().sized(n, size * _KIB))
+        yield await _fresh(services, console, "payload", f"{size:,} KiB", Ours("ours"), make, 1)
 
 
 async def _processes(services: Services, console: Console, _most_rows: int) -> Points:
     for processes in (1, 2, 4, 8):
         worker = Ours(f"ours-{processes}", processes=processes)
-        yield await _fresh(services, console, "processes", str(processes), worker, _logs(2 * _BASE))
+        make = partial(_logs, 2 * _BASE)
+        yield await _fresh(services, console, "processes", str(processes), worker, make, _LOOKS)
 
 
 async def _rows(services: Services, console: Console, most_rows: int) -> Points:
-    """Filling takes minutes and measuring seconds, so each point is the middle one of several."""
+    """Filling takes minutes and measuring seconds: all looks at one point stand in the same place."""
     ours = Ours("ours")
     async with services.place() as place:
-        for rows in (0, 1_000_000, 5_000_000, 20_000_000):
+        for rows in _ROWS:
             if rows > most_rows:
                 break
-            await _fill(place.database, rows)
-            points = []
-            for _ in range(_LOOKS):
+            await keys.fill(place.database, keys.LOGS, rows)
+            looks = []
+            for _ in range(_LOOKS_AT_ROWS):
                 base = await _one(services, ours, _logs(_BASE))
                 found = await measure_in(services, place, ours, _logs(_BASE), verify.counted)
-                points.append(_said(console, Point("rows", f"{rows:,}", found, base)))
-            yield sorted(points, key=lambda point: point.ratio)[_LOOKS // 2]
+                looks.append(Look(found, base))
+            yield _said(console, Point("rows", f"{rows:,}", looks))
 
 
-_AXES = {"backlog": _backlogs, "payload": _payloads, "processes": _processes, "rows": _rows}
-AXES = tuple(_AXES)
+_CURVES = {"backlog": _backlogs, "payload": _payloads, "processes": _processes, "rows": _rows}
+KEYS = "keys"
+AXES = (*_CURVES, KEYS)
 
 
 def _logs(count: int) -> Stream:
@@ -182,10 +208,20 @@ def _logs(count: int) -> Stream:
 
 
 async def _fresh(
-    services: Services, console: Console, axis: str, at: str, contender: Contender, load: Stream
+    services: Services,
+    console: Console,
+    axis: str,
+    at: str,
+    contender: Contender,
+    load: Callable[[], Stream],
+    looks: int,
 ) -> Point:
-    base = await _one(services, Ours("ours"), _logs(_BASE))
-    return _said(console, Point(axis, at, await _one(services, contender, load), base))
+    """So many looks, each in a place of its own, as its base is."""
+    found = []
+    for _ in range(looks):
+        base = await _one(services, Ours("ours"), _logs(_BASE))
+        found.append(Look(await _one(services, contender, load()), base))
+    return _said(console, Point(axis, at, found))
 
 
 async def _one(services: Services, contender: Contender, load: Stream) -> Measurement:
@@ -194,36 +230,7 @@ async def _one(services: Services, contender: Contender, load: Stream) -> Measur
 
 
 def _said(console: Console, point: Point) -> Point:
-    what = "; ".join(point.measurement.problems) or f"{point.measurement.rate:,.0f}/s"
-    console.print(f"{point.axis} {point.at}: {what}, {point.ratio:.2f} of the base")
+    found, ratio = point.typical, point.ratio
+    what = f"{found.rate:,.0f}/s, {ratio.median:.2f} of the base" if ratio else found.problems[0]
+    console.print(f"{point.axis} {point.at}: {what}")
     return point
-
-
-async def _fill(connection: asyncpg.Connection, rows: int) -> None:
-    """Fill the log table up to so many rows of the past month, keys in the order of their time."""
-    await connection.execute("SET session_replication_role = replica")  # parents are not the point
-    present = await connection.fetchval("SELECT count(*) FROM execution_logs")
-    while present < rows:
-        count = min(_FILL_ROWS, rows - present)
-        await connection.execute(_FILL, present, count)
-        present += count
-    await connection.execute("SET session_replication_role = DEFAULT")
-    await connection.execute("ANALYZE execution_logs")
-    await connection.execute("CHECKPOINT")
-
-
-_FILL = """
-INSERT INTO execution_logs (log_id, task_id, step_number, agent_type, action, status, output_summary, output_full,
-    timestamp, duration_ms, event_id, source, content_digest, created_at)
-SELECT key, gen_random_uuid(), n % 20, 'infra', 'plan apply refresh state', 'completed', 'module resource subnet',
-    '{"lines": ["gateway cluster node pool"], "exit_code": 0}'::jsonb, moment, n % 30000, key, '/agents/bench-1',
-    decode(md5(n::text), 'hex'), moment
-FROM (
-    SELECT n, moment, (lpad(to_hex((extract(epoch FROM moment) * 1000)::bigint), 12, '0') || '7'
-        || substr(md5(n::text), 1, 3) || 'a' || substr(md5(n::text), 4, 15))::uuid AS key
-    FROM (
-        SELECT n, date_trunc('month', now()) + n * (now() - date_trunc('month', now())) * 0.9 / 20000000 AS moment
-        FROM generate_series($1::bigint, $1::bigint + $2::bigint - 1) AS n
-    ) AS moments
-) AS keys
-"""

@@ -45,6 +45,11 @@ class Latency:
     p99: float
     p999: float
 
+    @property
+    def load(self) -> str:
+        """The rate as a target names it, such as `100/s`; what depends on a contender's capacity is nobody else's."""
+        return f"{self.rate:,.0f}/s" + (" of its own" if self.of_capacity else "")
+
 
 def typical(looks: Sequence[Latency]) -> Latency:
     """The medians of several looks at the same contender and rate."""

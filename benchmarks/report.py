@@ -67,12 +67,13 @@ def _targets(results: Results) -> Table:
         table.add_column(name, justify="right" if name in ("wanted", "found", "rounds") else "left")
     for verdict in targets.judge(results.rounds_of):
         sign = "≤" if verdict.target.at_most else "≥"
+        unit = "x" if verdict.target.below else ""
         found = verdict.found
         table.add_row(
             verdict.target.text,
             verdict.load,
-            f"{sign} {verdict.target.bound:g}x",
-            f"{found.median:.2f}x" if found else "-",
+            f"{sign} {verdict.target.bound:g}{unit}",
+            f"{found.median:.2f}{unit}" if found else "-",
             _spread(found),
             str(found.rounds) if found else "0",
             {True: "[green]yes[/]", False: "[red]no[/]", None: "not measured"}[verdict.met],

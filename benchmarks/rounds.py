@@ -13,6 +13,7 @@ import asyncpg
 
 from benchmarks.contenders import CONTENDERS, Contender
 from benchmarks.figures import Rounds
+from benchmarks.latency import Latency
 from benchmarks.load import Load
 from benchmarks.measure import Measurement, measure
 from benchmarks.services import Services
@@ -45,6 +46,8 @@ class Results:
     """Every measurement, by round."""
 
     measurements: list[tuple[int, Measurement]] = field(default_factory=list)
+    looks: list[tuple[int, Latency]] = field(default_factory=list)
+    """Looks at latency, each with its number: those of one number stand side by side, as the runs of a round do."""
     left_out: dict[str, str] = field(default_factory=dict)
 
     def rounds_of(self, load: str, figure: str) -> Rounds:
@@ -53,6 +56,9 @@ class Results:
         for number, found in self.measurements:
             if found.load == load and not found.problems:
                 rounds.setdefault(number, {})[found.contender] = getattr(found, figure)
+        for number, look in self.looks:
+            if look.load == load:
+                rounds.setdefault(number, {})[look.contender] = getattr(look, figure)
         return list(rounds.values())
 
     def good(self) -> Iterator[Measurement]:

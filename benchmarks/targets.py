@@ -1,18 +1,18 @@
-"""What is to be reached, as data: pairs of contenders, loads, and the ratio between them."""
+"""What is to be reached, as data: pairs of contenders, loads, and the ratio between them, or a figure of one alone."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
-from benchmarks.figures import Ratio, Rounds, ratio
+from benchmarks.figures import Ratio, Rounds, ratio, spread
 
 
 @dataclass(frozen=True)
 class Target:
-    """A ratio between two contenders over some loads; `at_most` where small is good."""
+    """A ratio between two contenders over some loads, or of one alone a figure; `at_most` where small is good."""
 
     text: str
     above: str
-    below: str
+    below: str | None
     loads: tuple[str, ...]
     bound: float
     at_most: bool = False
@@ -44,6 +44,25 @@ TARGETS = (
         at_most=True,
         figure="cpu_total",
     ),
+    Target(
+        "p50 of latency at 100/s, against FastStream + asyncpg",
+        "ours",
+        "faststream-asyncpg",
+        ("100/s",),
+        1,
+        at_most=True,
+        figure="p50",
+    ),
+    Target("p99 of it", "ours", "faststream-asyncpg", ("100/s",), 1, at_most=True, figure="p99"),
+    Target(
+        "10,000 of 20 steps on disk, in MB",
+        "ours",
+        None,
+        ("trajectories",),
+        100,
+        at_most=True,
+        figure="disk_mb",
+    ),
 )
 
 
@@ -68,10 +87,16 @@ class Verdict:
 def judge(rounds_of: Callable[[str, str], Rounds]) -> list[Verdict]:
     """A verdict for each target and load; `rounds_of` gives the rounds of a load's figure."""
     return [
-        Verdict(target, load, ratio(rounds_of(load, target.figure), target.above, target.below))
+        Verdict(target, load, _found(rounds_of(load, target.figure), target))
         for target in TARGETS
         for load in target.loads
     ]
+
+
+def _found(rounds: Rounds, target: Target) -> Ratio | None:
+    if target.below is None:
+        return spread([figures[target.above] for figures in rounds if target.above in figures])
+    return ratio(rounds, target.above, target.below)
 
 
 def as_json(verdict: Verdict) -> Mapping[str, object]:

@@ -47,6 +47,16 @@ async def left_over(place: Place, queues: Sequence[str]) -> list[str]:
     return problems
 
 
+async def disk_bytes(connection: asyncpg.Connection, load: Load) -> int:
+    """What the partitioned tables of this load's rows take on disk, with every partition and index."""
+    total: int = await connection.fetchval(
+        "SELECT coalesce(sum(pg_total_relation_size(relid)), 0)::bigint "
+        "FROM unnest($1::text[]) AS t(name), pg_partition_tree(name::regclass)",
+        list(load.rows),
+    )
+    return total
+
+
 async def stored(connection: asyncpg.Connection, load: Load) -> bool:
     """Whether all rows of the load can be seen; cheap until the last events are there."""
     last = load.events[-20:]

@@ -40,10 +40,15 @@ def parse(text: bytes) -> tuple[Any, bool]:
     """The JSON value of a body, and whether it may hold Unfit values. Raises Undecodable."""
     if not text:
         raise Undecodable("the body is empty")
-    _check_value_count(text)
+    if len(text) > MAX_JSON_VALUES:  # each value takes a byte at least
+        _check_value_count(text)
     exact = _LONG_NUMBER in text.translate(_ZEROS)
     if not exact:
-        value, exact = _parse_fast(text)
+        try:
+            value = orjson.loads(text)
+        except orjson.JSONDecodeError as error:
+            _check_cause(str(error))
+            exact = True
     if exact:
         value = _parse_exact(text)
     opening = text.count(b"[") + text.count(b"{")
@@ -56,7 +61,7 @@ def parse(text: bytes) -> tuple[Any, bool]:
 
 def _check_value_count(text: bytes) -> None:
     """Refuse what would become too many objects in memory, before a parser sees it."""
-    if len(text) <= MAX_JSON_VALUES or _most_values(text) <= MAX_JSON_VALUES:
+    if _most_values(text) <= MAX_JSON_VALUES:
         return
     bare = _without_strings(text)
     if _most_values(bare) - sum(1 for _ in _EMPTY.finditer(bare)) > MAX_JSON_VALUES:
@@ -80,15 +85,10 @@ def _most_values(text: bytes) -> int:
     return text.count(b",") + text.count(b"[") + text.count(b"{") + 1
 
 
-def _parse_fast(text: bytes) -> tuple[Any, bool]:
-    """The value, or that the slow way has to be taken."""
-    try:
-        return orjson.loads(text), False
-    except orjson.JSONDecodeError as error:
-        message = str(error)
-    if "infinity" in message or "surrogate" in message:
-        return None, True
-    raise Undecodable(f"the body is not JSON: {message}")
+def _check_cause(message: str) -> None:
+    """Raise Undecodable, unless what orjson refused may be JSON with a number or an escape that is out of range."""
+    if "infinity" not in message and "surrogate" not in message:
+        raise Undecodable(f"the body is not JSON: {message}")
 
 
 def _parse_exact(text: bytes) -> Any:

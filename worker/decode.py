@@ -127,8 +127,13 @@ def digest(event_type: str, tenant: str, data: dict[str, Any]) -> bytes:
 def _key(names: tuple[str, ...], fields: EventData, event_id: UUID) -> tuple[UUID, ...]:
     """The members that the contract names as key, if all are given; else the event's id."""
     members = vars(fields)
-    values = tuple([members[name] for name in names])
-    return values if values and None not in values else (event_id,)
+    values = []
+    for name in names:
+        value = members[name]
+        if value is None:  # not `in`: that would ask each UUID, in Python, whether it equals None
+            return (event_id,)
+        values.append(value)
+    return tuple(values) or (event_id,)
 
 
 def _number(tenant: str, envelope: Attributes) -> Number | None:
@@ -140,7 +145,7 @@ def _number(tenant: str, envelope: Attributes) -> Number | None:
 
 def _extensions(raw: dict[str, Any]) -> dict[str, Any] | None:
     """Every attribute that has no column of its own."""
-    if raw.keys() <= _NOT_EXTENSIONS:
+    if _NOT_EXTENSIONS.issuperset(raw):
         return None
     extensions = {
         name: value

@@ -1,8 +1,11 @@
 """One small measurement of the real worker, and that a wrong result has no figure."""
 
-import pytest
+import io
 
-from benchmarks import verify
+import pytest
+from rich.console import Console
+
+from benchmarks import keys, verify
 from benchmarks.contenders.ours import Ours
 from benchmarks.load import make
 from benchmarks.measure import measure, measure_in
@@ -40,3 +43,19 @@ async def test_whatever_is_missing_or_wrong_after_a_run_is_said(services):
     assert (
         "100 of 100 events were not confirmed" in problems
     )  # they were taken out by the first look
+
+
+async def test_keys_in_order_and_at_random_are_told_apart_by_the_log_that_they_write(
+    services, tmp_path
+):
+    """After a checkpoint a random key touches a page of its own, whose image goes into the write-ahead log."""
+    console = Console(file=io.StringIO())
+    lines = await keys.main(services, console, tmp_path, rows=30_000)
+    said = [dict(zip(keys.HEADS, line, strict=True)) for line in lines]
+    assert [(one["keys"], one["table"]) for one in said] == [
+        ("UUIDv7", "a partition a month"),
+        ("UUIDv7", "without partitions"),
+        ("UUIDv4", "without partitions"),
+    ]
+    written = [float(one["WAL bytes for a row"].replace(",", "")) for one in said]
+    assert written[2] > written[1]
