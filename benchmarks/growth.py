@@ -31,6 +31,7 @@ _KIB = 1024
 _LOOKS = 3
 _LOOKS_AT_ROWS = 5  # filling them has taken minutes, a look takes seconds
 _ROWS = (0, 1_000_000, 5_000_000, 20_000_000)
+_ROWS_OF_KEYS = 2_000_000  # in each of three tables
 _WANTED = {("backlog", "1,000,000"): 0.9, ("rows", "5,000,000"): 0.9}
 """What the ratio to the base has to be at least."""
 _HEADS = ("axis", "at", "messages", "messages/s", "to base", "spread", "wanted", "CPU s for 10,000", "MiB")  # fmt: skip
@@ -129,7 +130,7 @@ async def main(
     curves = [_CURVES[axis] for axis in wanted if axis in _CURVES]
     points = [point for curve in curves async for point in curve(services, console, most_rows)]
     if KEYS in wanted:
-        chosen = min(most_rows, _ROWS[-2])
+        chosen = min(most_rows, _ROWS_OF_KEYS)
         rows = await keys.main(services, console, folder, rows=chosen)
         if write:
             document.put(KEYS, document.table(keys.HEADS, rows))

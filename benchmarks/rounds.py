@@ -19,8 +19,8 @@ from benchmarks.measure import Measurement, measure
 from benchmarks.services import Services
 
 SLOW = {
-    "faststream-sqlalchemy": 0.035,
-    "faststream-asyncpg": 0.05,
+    "faststream-sqlalchemy": 0.03,
+    "faststream-asyncpg": 0.04,
     "aio-pika-sqlalchemy": 0.05,
     "celery": 0.04,
     "mq-bridge": 0.2,

@@ -57,11 +57,11 @@ _OTHERS = ("reference-event-a-message", "aio-pika-sqlalchemy", "celery", "mq-bri
 
 FULL = Schedule(
     entries=(
-        *_entries("logs", 24_000, 5, (*_CORE, *_FASTSTREAM, *_EXTREMES)),
-        *_entries("logs", 24_000, 2, _OTHERS),
-        *_entries("lifecycle", 20_000, 5, (*_CORE, *_FASTSTREAM)),
-        *_entries("trajectories", 5_000, 5, (*_CORE, *_FASTSTREAM)),
-        *_entries("mix", 16_000, 5, (*_CORE, *_FASTSTREAM)),
+        *_entries("logs", 20_000, 5, (*_CORE, *_FASTSTREAM, *_EXTREMES)),
+        *_entries("logs", 16_000, 2, _OTHERS),
+        *_entries("lifecycle", 16_000, 5, (*_CORE, *_FASTSTREAM)),
+        *_entries("trajectories", 4_000, 5, (*_CORE, *_FASTSTREAM)),
+        *_entries("mix", 12_000, 5, (*_CORE, *_FASTSTREAM)),
         *_entries("recorded", 20_000, 2, ("reference", "ours", "ours-2")),
     ),
     minutes=17,
