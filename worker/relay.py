@@ -2,7 +2,8 @@
 
 On a connection of its own, since a broker alarm that blocks publishing must not block draining. At once when handed
 over in memory, and by a sweep when a worker died in between, or the broker refused. Promises at least once: a row is
-deleted only after the broker took all of it; and that a row which is refused keeps no other waiting.
+deleted only after the broker took all of it; and that a row which is refused keeps no other waiting. Rows are deleted
+beside the publishing: nobody's confirmation waits for the commit that deletes another's.
 """
 
 import asyncio
@@ -57,21 +58,25 @@ class Relay:
         self._sweep_after = sweep_after
         self._retry_longest = retry_longest
         self._pending: deque[OutboxEntry] = deque()
-        self._pending_items = 0
+        self._published: list[OutboxEntry] = []
+        self._unfinished = 0
+        self._unfinished_items = 0
         self._opened = 0.0
         self._refused = 0
         self._swept_to: tuple[datetime, UUID] | None = None
         self._wake = asyncio.Event()
+        self._deletable = asyncio.Event()
         self._idle = asyncio.Event()
         self._idle.set()
 
     def submit(self, entry: OutboxEntry) -> None:
         """Publish this entry as soon as may be. What no longer fits in memory is left to the sweep."""
         self._pending.append(entry)
-        self._pending_items += _items(entry)
-        while self._pending_items > _MOST_PENDING_ITEMS and len(self._pending) > 1:
-            self._pending_items -= _items(self._pending.popleft())
+        self._unfinished += 1
+        self._unfinished_items += _items(entry)
         self._idle.clear()
+        while self._unfinished_items > _MOST_PENDING_ITEMS and len(self._pending) > 1:
+            self._finish([self._pending.popleft()])
         self._wake.set()
 
     async def idle(self) -> None:
@@ -79,7 +84,12 @@ class Relay:
         await self._idle.wait()
 
     async def run(self) -> None:
-        """Connect, publish and sweep, again and again."""
+        """Connect, publish and sweep, again and again; and delete what is published, whatever becomes of a connection."""
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(self._connect_and_publish())
+            tasks.create_task(self._delete_published())
+
+    async def _connect_and_publish(self) -> None:
         pause = 0.05
         while True:
             began = time.monotonic()
@@ -107,7 +117,6 @@ class Relay:
     async def _publish_submitted(self, publisher: ConfirmedPublisher) -> None:
         while True:
             while not self._pending:
-                self._idle.set()
                 self._wake.clear()
                 await _first(self._wake, publisher.ended)
                 if publisher.ended.is_set():
@@ -119,9 +128,26 @@ class Relay:
                 self._pending.extendleft(reversed(entries))
                 raise
             if taken:
-                await self._delete_patiently(taken)
+                self._published += taken
+                self._deletable.set()
             # What was refused is left to the sweep: at once it would only be refused again.
-            self._pending_items -= sum(map(_items, entries))
+            done = {entry.id for entry in taken}
+            self._finish([entry for entry in entries if entry.id not in done])
+
+    async def _delete_published(self) -> None:
+        while True:
+            await self._deletable.wait()
+            self._deletable.clear()
+            entries, self._published = self._published, []
+            await self._delete_patiently(entries)
+            self._finish(entries)
+
+    def _finish(self, entries: Sequence[OutboxEntry]) -> None:
+        """Nothing is left to do here for these: deleted, or left to the sweep."""
+        self._unfinished -= len(entries)
+        self._unfinished_items -= sum(map(_items, entries))
+        if not self._unfinished:
+            self._idle.set()
 
     async def _delete_patiently(self, entries: Sequence[OutboxEntry]) -> None:
         """Delete published rows, however long the database is away: publishing them again would be noise."""

@@ -1,9 +1,9 @@
-"""A confirmation that the broker did not take stays in the outbox."""
+"""A confirmation that the broker did not take stays in the outbox; one that it took waits for nobody's deletion."""
 
 import aio_pika
 from support.broker import client
 from support.events import logged
-from support.tables import count
+from support.tables import connected, count
 from support.waiting import until
 from support.workers import running_worker
 
@@ -40,3 +40,32 @@ async def test_a_row_stays_until_the_broker_has_taken_its_confirmation(settings)
             await agent.publish(logged())
             assert len((await agent.confirmed(1))["persisted"]) == 1
     assert await count(settings.database, "execution_logs") == 2
+
+
+async def test_no_confirmation_waits_for_the_deletion_of_anothers_row(settings):
+    """While one row cannot be deleted the next message is confirmed all the same, and both rows go in the end."""
+    settings = settings.model_copy(update={"outbox_sweep_after": 600})
+    async with connected(settings.database) as held, running_worker(settings):
+        await held.execute(_DELETING_WAITS)
+        await held.execute("SELECT pg_advisory_lock($1)", _DELETING)
+        async with client(settings.broker) as agent:
+            for _ in range(2):
+                await agent.publish(logged())
+                assert len((await agent.confirmed(1))["persisted"]) == 1
+        assert await count(settings.database, "outbox") == 2
+        await held.execute("SELECT pg_advisory_unlock($1)", _DELETING)
+
+        async def deleted() -> bool:
+            return await count(settings.database, "outbox") == 0
+
+        await until(deleted)
+
+
+_DELETING = 4711
+_DELETING_WAITS = f"""
+CREATE FUNCTION wait_for_the_test() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM pg_advisory_xact_lock_shared({_DELETING});
+    RETURN OLD;
+END $$;
+CREATE TRIGGER wait_for_the_test BEFORE DELETE ON outbox FOR EACH ROW EXECUTE FUNCTION wait_for_the_test()"""
