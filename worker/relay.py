@@ -58,9 +58,9 @@ class Relay:
         self._sweep_after = sweep_after
         self._retry_longest = retry_longest
         self._pending: deque[OutboxEntry] = deque()
-        self._published: list[OutboxEntry] = []
+        self._pending_items = 0
+        self._published: list[UUID] = []
         self._unfinished = 0
-        self._unfinished_items = 0
         self._opened = 0.0
         self._refused = 0
         self._swept_to: tuple[datetime, UUID] | None = None
@@ -72,11 +72,12 @@ class Relay:
     def submit(self, entry: OutboxEntry) -> None:
         """Publish this entry as soon as may be. What no longer fits in memory is left to the sweep."""
         self._pending.append(entry)
+        self._pending_items += _items(entry)
         self._unfinished += 1
-        self._unfinished_items += _items(entry)
         self._idle.clear()
-        while self._unfinished_items > _MOST_PENDING_ITEMS and len(self._pending) > 1:
-            self._finish([self._pending.popleft()])
+        while self._pending_items > _MOST_PENDING_ITEMS and len(self._pending) > 1:
+            self._pending_items -= _items(self._pending.popleft())
+            self._finish(1)
         self._wake.set()
 
     async def idle(self) -> None:
@@ -127,36 +128,35 @@ class Relay:
             except BaseException:
                 self._pending.extendleft(reversed(entries))
                 raise
+            self._pending_items -= sum(map(_items, entries))
             if taken:
-                self._published += taken
+                self._published += [entry.id for entry in taken]
                 self._deletable.set()
             # What was refused is left to the sweep: at once it would only be refused again.
-            done = {entry.id for entry in taken}
-            self._finish([entry for entry in entries if entry.id not in done])
+            self._finish(len(entries) - len(taken))
 
     async def _delete_published(self) -> None:
         while True:
             await self._deletable.wait()
             self._deletable.clear()
-            entries, self._published = self._published, []
-            await self._delete_patiently(entries)
-            self._finish(entries)
+            ids, self._published = self._published, []
+            await self._delete_patiently(ids)
+            self._finish(len(ids))
 
-    def _finish(self, entries: Sequence[OutboxEntry]) -> None:
-        """Nothing is left to do here for these: deleted, or left to the sweep."""
-        self._unfinished -= len(entries)
-        self._unfinished_items -= sum(map(_items, entries))
+    def _finish(self, rows: int) -> None:
+        """Nothing is left to do here for so many rows: deleted, or left to the sweep."""
+        self._unfinished -= rows
         if not self._unfinished:
             self._idle.set()
 
-    async def _delete_patiently(self, entries: Sequence[OutboxEntry]) -> None:
+    async def _delete_patiently(self, ids: Sequence[UUID]) -> None:
         """Delete published rows, however long the database is away: publishing them again would be noise."""
         pause = 0.05
         while True:
             began = time.monotonic()
             try:
                 async with self._database.transaction() as connection:
-                    await outbox.delete(connection, [entry.id for entry in entries])
+                    await outbox.delete(connection, ids)
             except Unavailable as error:
                 log.warning("relay waits", error=str(error))
                 await asyncio.sleep(rest(pause, began))
