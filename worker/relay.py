@@ -10,8 +10,9 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Coroutine, Sequence
 from datetime import datetime
+from typing import Any
 from uuid import UUID
 
 import structlog
@@ -106,11 +107,11 @@ class Relay:
             try:
                 self._opened = time.monotonic()
                 publisher = await ConfirmedPublisher.open(connection)
-                async with asyncio.TaskGroup() as tasks:
-                    tasks.create_task(self._publish_submitted(publisher))
-                    tasks.create_task(self._sweep_regularly(publisher))
-            except* Unavailable as group:
-                log.warning("relay begins anew", error=str(group.exceptions[0]))
+                await _until_one_fails(
+                    self._publish_submitted(publisher), self._sweep_regularly(publisher)
+                )
+            except Unavailable as error:
+                log.warning("relay begins anew", error=str(error))
             finally:
                 await connection.close()
             await asyncio.sleep(random.uniform(0.02, 0.1))  # noqa: S311 (jitter)
@@ -207,6 +208,24 @@ class Relay:
         more = len(entries) == _SWEEP_ROWS
         self._swept_to = (entries[-1].committed_at, entries[-1].id) if more else None
         return more and len(taken) == len(entries)
+
+
+async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
+    """Run these side by side until one raises; end the others and raise it.
+
+    No TaskGroup: on Python 3.11 one that is ending over an error forgets that it was cancelled meanwhile, and whoever
+    goes on after the error could not be stopped.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    for error in ended:
+        if isinstance(error, Exception):
+            raise error
 
 
 def _items(entry: OutboxEntry) -> int:

@@ -9,12 +9,15 @@ import aio_pika
 from support.broker import client
 from support.events import logged
 from support.ledger import Ledger
+from support.proxy import proxy_before
 from support.tables import count, rows
 from support.waiting import until
 from support.workers import drain, running_worker, worker_process
 
 from worker import relay
 from worker.broker import topology
+from worker.broker.publisher import ConfirmedPublisher
+from worker.store.database import Database
 
 TENANT = "acme"
 
@@ -73,6 +76,33 @@ async def test_a_connection_on_which_confirmations_are_refused_for_long_is_repla
         await ledger.hear(agent)
         await until(lambda: _waiting_rows(settings, 0))
     await ledger.balance(settings.database)
+
+
+async def test_a_relay_that_is_told_to_end_while_it_loses_its_connection_ends(settings):
+    """It is still ending what worked over the old connection: it does not take a new one."""
+    losing, ending, ended = asyncio.Event(), asyncio.Event(), asyncio.Event()
+    database = Database(settings.database, name="test")
+
+    async def slow_to_end(_: ConfirmedPublisher) -> None:
+        losing.set()
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            await ended.wait()
+
+    async with proxy_before(settings.broker) as (proxy, url):
+        stopped = relay.Relay(database, url, worker="test")
+        stopped._sweep_regularly = slow_to_end
+        running = asyncio.create_task(stopped.run())
+        await losing.wait()
+        await proxy.inflict("cut")
+        await ending.wait()
+        running.cancel()
+        ended.set()
+        await asyncio.wait([running], timeout=30)
+        assert running.cancelled()
+    await database.close()
 
 
 async def _waiting_rows(settings, number: int) -> bool:
