@@ -27,6 +27,7 @@ from worker.relay import Relay
 from worker.settings import Settings
 from worker.store.database import Database
 from worker.store.encryption import cipher_of
+from worker.store.foreign_keys import checked_at_once
 from worker.store.migrations import missing
 from worker.store.persist import Persister
 from worker.store.writer import Writer
@@ -101,13 +102,20 @@ class App:
         return broker
 
     async def _check_database(self) -> str:
-        """The server's version. Raises Unavailable, also where it goes away meanwhile; Misconfigured without migrations."""
+        """The server's version. Raises Unavailable, also where it goes away meanwhile; Misconfigured where tables do not fit."""
         version = await self.database.check()
         absent = await self._absent_revisions()
         if absent:
             raise Misconfigured(
                 f"the database at {self.settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
                 "run 'alembic upgrade head'"
+            )
+        async with self.database.connection() as connection:
+            mending = await checked_at_once(connection, families.plan().facts.values())
+        if mending:
+            raise Misconfigured(
+                f"the database at {self.settings.database_place} checks foreign keys before the rows that they name "
+                f"are written: run {'; '.join(mending)}"
             )
         return version
 

@@ -242,12 +242,12 @@ struct confirmation *store_batch(struct store *store, const amqp_bytes_t *bodies
         add_row(store, &store->messages[at]);
     }
     run(store, "BEGIN");
-    merge_entities(store);
     for (int at = 0; at < fact_count; at++)
         if (store->rows[at].size > 0) {
             put16(&store->rows[at], (uint16_t)-1);
             copy(store, facts[at].copy, &store->rows[at]);
         }
+    merge_entities(store); /* last: the other connection waits for the entities that both name */
     run(store, "COMMIT");
     return confirmations(store, count, one_a_message);
 }

@@ -133,6 +133,29 @@ async def test_a_parent_that_is_deleted_meanwhile_costs_no_child(settings):
     await ledger.balance(settings.database)
 
 
+async def test_a_row_whose_parent_is_refused_is_blamed_alone(settings):
+    """Foreign keys are looked at by the commit; a batch in halves looks at them earlier, where one row can be told."""
+    ledger = Ledger()
+    task = uuid7()
+    await execute(
+        settings,
+        "CREATE FUNCTION skip() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NULL; END'",
+        "CREATE TRIGGER skip BEFORE INSERT ON tasks FOR EACH ROW"
+        f" WHEN (NEW.task_id = '{task}') EXECUTE FUNCTION skip()",
+    )
+    async with client(settings.broker) as agent:
+        bad, good = logged(task), [logged() for _ in range(20)]
+        for event in (*good[:10], bad, *good[10:]):
+            await agent.publish(event)
+        await drain(settings)
+        assert [item["id"] for item in (await agent.confirmed(21))["rejected"]] == [str(bad.id)]
+    ledger.published += good
+    [letter] = await rows(settings.database, "SELECT body, errors::text FROM dead_letters")
+    assert "fk_execution_logs_task_id" in letter["errors"]
+    ledger.expect_letter(letter["body"], "unstorable")
+    await ledger.balance(settings.database)
+
+
 async def test_a_database_that_refuses_to_write_for_long_drops_nothing(settings):
     """However many attempts fail: read-only for dozens of them, then all rows are there, and no letter."""
     ledger = Ledger()

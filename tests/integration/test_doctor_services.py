@@ -1,5 +1,6 @@
 """The doctor against real services that are set up wrongly, and what `worker run` refuses."""
 
+import re
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
@@ -52,6 +53,25 @@ async def test_a_setting_of_the_database_is_found_in_the_workers_own_session(
     assert found.level is not Level.OK
     assert found.remedy
     assert told in found.what
+
+
+async def test_a_foreign_key_that_does_not_wait_is_named_and_no_worker_starts(settings):
+    """A table of one's own may have one: rows that come before what they name would be refused."""
+    mending = (
+        'ALTER TABLE execution_logs ALTER CONSTRAINT "fk_execution_logs_task_id"'
+        " DEFERRABLE INITIALLY DEFERRED"
+    )
+    assert (await database_findings(settings))["foreign keys"].level is Level.OK
+    async with connected(settings.database) as connection:
+        await connection.execute(mending.replace("INITIALLY DEFERRED", "INITIALLY IMMEDIATE"))
+        found = (await database_findings(settings))["foreign keys"]
+        assert found.level is Level.MEND
+        assert found.remedy
+        assert mending in found.remedy
+        with pytest.raises(Misconfigured, match=re.escape(mending)):
+            await drain(settings)
+        await connection.execute(mending)
+    assert (await database_findings(settings))["foreign keys"].level is Level.OK
 
 
 async def test_a_limit_on_connections_of_the_database_is_found(settings):

@@ -181,13 +181,13 @@ async def test_an_added_month_is_like_one_from_the_start(db, engine):
 
 
 async def write_logs(connection, number, keys):
-    """One transaction of a worker: a task, then logs of it."""
+    """One transaction of a worker: logs, then the task that they name."""
+    await connection.executemany(LOG, [(key, UUID(int=100 + number)) for key in keys])
     await connection.execute(
         "INSERT INTO tasks (task_id, request_text) VALUES ($1, 'x')"
         " ON CONFLICT (task_id, tenant_id) DO UPDATE SET version = tasks.version + 1",
         UUID(int=100 + number),
     )
-    await connection.executemany(LOG, [(key, UUID(int=100 + number)) for key in keys])
 
 
 async def write_events(connection, number, keys):

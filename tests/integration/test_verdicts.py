@@ -1,10 +1,14 @@
 """What a stored message is called when it comes again."""
 
+import asyncio
+
 import orjson
 import pytest
 from support.events import created, decoded, logged
+from support.locks import holding, waiting
 from support.tables import count, rows
 
+from contracts.identifiers import uuid7
 from worker.families import plan
 from worker.store.database import Database
 from worker.store.persist import Persister
@@ -33,6 +37,44 @@ async def test_what_is_delivered_again_is_persisted_and_what_is_published_again_
         message.delivery.retried = True
     assert {one.outcome for one in (await persister.persist(again)).outcomes} == {"persisted"}
     assert await count(database_url, "execution_logs") == 1
+    await database.close()
+
+
+async def test_two_transactions_that_name_one_new_parent_write_their_rows_side_by_side(
+    database_url,
+):
+    """Only the parent's row is waited for, once all rows that name it are written."""
+    database = Database(database_url, name="test-worker")
+    persister = Persister(database, Writer(plan()), "execution-log", "agent.replies.*")
+    task = uuid7()
+    parent = f"INSERT INTO tasks (task_id, placeholder) VALUES ('{task}', true)"
+    async with asyncio.TaskGroup() as tasks, holding(database_url, parent):
+        persisting = tasks.create_task(persister.persist(decoded(logged(task), logged(task))))
+        [blocked] = await waiting(database_url)
+        written = await rows(
+            database_url,
+            "SELECT FROM pg_locks WHERE pid = $1 AND relation = 'execution_logs'::regclass"
+            " AND mode = 'RowExclusiveLock' AND granted",
+            blocked,
+        )
+        assert written
+    assert len(persisting.result().outcomes) == 2
+    assert await count(database_url, "execution_logs") == 2
+    assert await count(database_url, "tasks") == 1
+    await database.close()
+
+
+async def test_a_conflict_names_no_parent(database_url):
+    """What a refused message names is made by nobody."""
+    database = Database(database_url, name="test")
+    persister = Persister(database, Writer(plan()), "execution-log", "agent.replies.*")
+    first = logged()
+    [stored] = (await persister.persist(decoded(first))).outcomes
+    [message] = decoded(logged(log_id=first.data["log_id"]))
+    [refused] = (await persister.persist([message])).outcomes
+    assert (stored.outcome, refused.reason) == ("persisted", "conflict")
+    [task] = await rows(database_url, "SELECT task_id FROM tasks")
+    assert str(task["task_id"]) == first.data["task_id"]
     await database.close()
 
 

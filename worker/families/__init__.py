@@ -16,7 +16,7 @@ from worker.store import accounts, lifecycle, operational  # noqa: F401
 from worker.store.declaration import Family
 from worker.store.plan import Plan, make_plan
 
-FOUNDATION_REVISIONS = frozenset({"0001", "0005", "0009", "0010"})
+FOUNDATION_REVISIONS = frozenset({"0001", "0005", "0009", "0010", "0011"})
 """The migrations that the tables of no family need."""
 
 _modules = [

@@ -13,6 +13,7 @@ from worker.operations.overview import outbox_state, unresolved_letters
 from worker.operations.retention_policy import Policy, policies
 from worker.settings import Settings
 from worker.store.database import Database
+from worker.store.foreign_keys import checked_at_once
 from worker.store.migrations import applied_versions
 from worker.store.operational import schema_versions
 from worker.store.partitions import (
@@ -38,6 +39,9 @@ async def examine(database: Database, settings: Settings) -> list[Finding]:
         findings.append(judge_migrations(families.required_revisions(), applied))
         if families.required_revisions() - applied:
             return findings
+        findings.append(
+            judge_foreign_keys(await checked_at_once(connection, families.plan().facts.values()))
+        )
         findings.append(await server_checks.examine_privileges(connection))
         findings += await tenancy_checks.examine(connection)
         status = await partition_status(connection)
@@ -63,6 +67,17 @@ def judge_migrations(required: set[str], applied: set[str]) -> Finding:
     if absent:
         return mend("migrations", f"missing: {', '.join(sorted(absent))}", _MIGRATE)
     return ok("migrations", f"applied up to {max(applied)}")
+
+
+def judge_foreign_keys(mending: Sequence[str]) -> Finding:
+    """Whether rows may be written before the entities that they name."""
+    if mending:
+        return mend(
+            "foreign keys",
+            f"{len(mending)} are checked before the rows that they name are written: no worker starts",
+            f"As the owner of the tables, run {'; '.join(mending)}.",
+        )
+    return ok("foreign keys", "those to entities wait for the commit")
 
 
 def judge_partitions(status: Iterable[PartitionStatus], month: Month) -> list[Finding]:

@@ -78,16 +78,16 @@ async def _count(job: Retiring, name: str, month: Month) -> None:
 async def _detach(job: Retiring, name: str) -> bool:
     """Take a month out of its table; False where a row came meanwhile that has to stay.
 
-    Parents are locked first, as writers do, and the table next: who has it then waits for nothing that is held here.
+    The table is locked first and its parents next, as writers do: who has one of them waits for nothing that is held here.
     """
     table = job.table.name
     async with job.database.transaction() as connection:
         run = connection.execute
         await run(f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'")
         await run(f"SELECT pg_advisory_xact_lock(hashtext('partitions'), hashtext('{table}'))")
+        await run(f'LOCK TABLE ONLY "{table}" IN ACCESS EXCLUSIVE MODE')
         for parent in parents_of(job.table):
             await run(f'LOCK TABLE ONLY "{parent}" IN SHARE ROW EXCLUSIVE MODE')
-        await run(f'LOCK TABLE ONLY "{table}" IN ACCESS EXCLUSIVE MODE')
         if job.append_only:
             if await audit_retirement.too_young(connection, name, job.cutoff):
                 return False

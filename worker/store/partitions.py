@@ -242,18 +242,19 @@ _MONTH = "ck_partition_month"
 
 
 async def _lock(connection: AsyncConnection, table: sa.Table) -> None:
-    """Keep writers out until the transaction ends: first of the tables that foreign keys name, as they lock them.
+    """Keep writers out until the transaction ends: first of the table, then of those that it names, as they lock them.
 
     ATTACH would lock less, but a writer that has chosen the default partition for a row, and waits for it, would then
     find the row refused there.
     """
-    for name in (*parents_of(table), table.name):
+    for name in (table.name, *parents_of(table)):
         await connection.exec_driver_sql(f'LOCK TABLE ONLY "{name}" IN SHARE ROW EXCLUSIVE MODE')
 
 
 def parents_of(table: sa.Table) -> list[str]:
-    """The tables that foreign keys name, in the order in which they are locked."""
-    return sorted({key.column.table.name for key in table.foreign_keys} - {table.name})
+    """The tables that foreign keys name, in the order in which writers lock them."""
+    named = {key.column.table.name for key in table.foreign_keys} - {table.name}
+    return [one.name for one in table.metadata.sorted_tables if one.name in named]
 
 
 def _copy_sql(table: sa.Table, default: str, new: str, within: str) -> str:

@@ -21,6 +21,9 @@ from worker.store.facts import Verdict, rejection
 from worker.store.outbox import OutboxEntry, ReplyRule
 from worker.store.writer import Writer
 
+_CHECK_NOW = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED"
+"""Look at the foreign keys of what is written so far, inside the savepoint that can still take it back."""
+
 
 @dataclass(frozen=True, slots=True)
 class Committed:
@@ -73,7 +76,9 @@ class Persister:
         """Write what can be written: halves, each in a savepoint, until a refused message stands alone."""
         try:
             async with connection.transaction():
-                return await self._writer.write(connection, messages)
+                verdicts = await self._writer.write(connection, messages)
+                await connection.execute(_CHECK_NOW)
+                return verdicts
         except Exception as error:
             meant = translate(error)
             if not isinstance(meant, Invalid):

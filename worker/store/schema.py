@@ -133,10 +133,17 @@ def required(*columns: str) -> tuple[CheckConstraint, ...]:
 
 
 def owned_by(column: str, parent: str, *, ondelete: str = "CASCADE") -> ForeignKeyConstraint:
-    """The foreign key (column, tenant_id) to a parent such as `tasks.task_id`, within the tenant."""
+    """The foreign key (column, tenant_id) to a parent such as `tasks.task_id`, within the tenant.
+
+    It is checked at the commit, because rows are written before the placeholders that they need.
+    """
     table, _, _ = parent.partition(".")
     return ForeignKeyConstraint(
-        [column, "tenant_id"], [parent, f"{table}.tenant_id"], ondelete=ondelete
+        [column, "tenant_id"],
+        [parent, f"{table}.tenant_id"],
+        ondelete=ondelete,
+        deferrable=True,
+        initially="DEFERRED",
     )
 
 

@@ -2,7 +2,8 @@
 
 Promises one verdict a message: stored now, stored before, or in conflict with what is stored. A message that stands for
 several is stored with all its parts, or not at all. Rows are written in key order and tables in one order, so that two
-workers lock in the same order. Nothing here commits.
+workers lock in the same order. Entities come last: two transactions that name the same one wait for each other there,
+and only there. Nothing here commits.
 """
 
 from collections import defaultdict
@@ -14,7 +15,7 @@ from typing import Any
 import asyncpg
 
 from worker.errors import Invalid
-from worker.message import Message, Rejected
+from worker.message import Accepted, Message, Rejected
 from worker.store.declaration import Parent
 from worker.store.encryption import Cipher
 from worker.store.entities import EntityWriter
@@ -59,10 +60,13 @@ class Writer:
             else:
                 by_event[message.type].append(message)
         verdicts, fresh = await self._lifecycle.insert(connection, changes)
-        await self._write_entities(connection, fresh, by_event)
+        stored: dict[str, list[Message]] = {}
         for event, inserter in self._facts.items():
             if event in by_event:
-                verdicts += (await inserter.insert(connection, by_event[event]))[0]
+                found, _ = await inserter.insert(connection, by_event[event])
+                stored[event] = [one.message for one in found if isinstance(one, Accepted)]
+                verdicts += found
+        await self._write_entities(connection, fresh, stored)
         return verdicts, fresh
 
     def _parts(self, messages: Iterable[Message]) -> Iterator[Sequence[Message]]:
