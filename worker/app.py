@@ -258,7 +258,8 @@ def _decode_any(name: str, settings: Settings) -> Decode:
             return undelivered.dead_lettered
         case _:
             contract = families.families()[name].contract
-            return Decoder(contract, settings.max_body_bytes).decode
+            facts = families.plan().facts
+            return Decoder(contract, settings.max_body_bytes, facts=facts).decode
 
 
 def _first_leaf(group: BaseExceptionGroup[Misconfigured]) -> Misconfigured:

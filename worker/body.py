@@ -19,7 +19,8 @@ _STRING = rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
 _STRINGS = re.compile(_STRING, re.DOTALL)
 _MANY_STRINGS = re.compile(rb'(?:[^"]*+' + _STRING + rb"){1,10000}+", re.DOTALL)
 _EMPTY = re.compile(rb"\[\s*+\]|\{\s*+\}")
-_ZEROS = bytes.maketrans(b"123456789", b"0" * 9)
+_ALIKE = bytes.maketrans(b"123456789{", b"0" * 9 + b"[")
+"""Every digit as 0 and every opening bracket as [, so that one pass serves two looks."""
 _LONG_NUMBER = b"0" * 19  # the fewest digits of an integer that 64 bits may not hold
 _UINT64_MAX: Final = 2**64 - 1
 _INT64_MIN: Final = -(2**63)
@@ -42,7 +43,7 @@ def parse(text: bytes) -> tuple[Any, bool]:
         raise Undecodable("the body is empty")
     if len(text) > MAX_JSON_VALUES:  # each value takes a byte at least
         _check_value_count(text)
-    exact = _LONG_NUMBER in text.translate(_ZEROS)
+    exact, opening = _look(text)
     if not exact:
         try:
             value = orjson.loads(text)
@@ -51,12 +52,17 @@ def parse(text: bytes) -> tuple[Any, bool]:
             exact = True
     if exact:
         value = _parse_exact(text)
-    opening = text.count(b"[") + text.count(b"{")
     if opening > MAX_NESTING:
         limit = MAX_NESTING + isinstance(value, list)  # the array around a batch is not counted
         if _deeper_than(value, limit, opening):
             raise Undecodable(f"the body is nested more than {MAX_NESTING} deep")
     return value, exact
+
+
+def _look(text: bytes) -> tuple[bool, int]:
+    """Whether an integer may be out of range, and how many brackets open."""
+    alike = text.translate(_ALIKE)
+    return _LONG_NUMBER in alike, alike.count(b"[")
 
 
 def _check_value_count(text: bytes) -> None:

@@ -4,6 +4,7 @@ One delivery gives one item, or in batch mode one for each event, in order.
 """
 
 import contextlib
+from collections.abc import Container
 from functools import cache
 from hashlib import blake2b
 from typing import Annotated, Any
@@ -26,6 +27,9 @@ from worker.message import Decoded, Delivery, Message, Number, Rejected
 
 _FEWEST_ERRORS = 3
 """Errors that an event keeps, in however large a batch."""
+_LARGE = 2_000
+"""Mean bytes of a body's events from which their JSON is kept as text."""
+_CONTAINERS = frozenset({dict, list})
 _NUL = b"\\u0000"
 _NOT_EXTENSIONS = frozenset(
     {"specversion", "id", "source", "type", "time", "datacontenttype", "tenantid", "data"}
@@ -35,8 +39,16 @@ _NOT_EXTENSIONS = frozenset(
 class Decoder:
     """Decodes the deliveries of one family."""
 
-    def __init__(self, family: ContractFamily, max_body_bytes: int = MAX_BODY_BYTES) -> None:
+    def __init__(
+        self,
+        family: ContractFamily,
+        max_body_bytes: int = MAX_BODY_BYTES,
+        *,
+        facts: Container[str] = (),
+    ) -> None:
+        """`facts`: the types whose events become rows as they are, so that nobody looks into their JSON again."""
         self._name = family.name
+        self._facts = facts
         # pydantic-core's own validators: the model's method around them costs a fifth of the check.
         self._contracts = {
             name: (contract, contract.__pydantic_validator__.validate_python)
@@ -101,6 +113,9 @@ class Decoder:
             return _reject_event(delivery, index, digest_of, "invalid", error, prefix=("data",))
         tenant = envelope.get("tenantid", "default")
         number = _number(tenant, envelope) if "sequence" in envelope else None
+        said = digest(event_type, tenant, digest_of["data"])
+        if delivery.unpacked > _LARGE * delivery.events and event_type in self._facts:
+            _keep_as_text(data, fields)
         return Message(  # by position, in the order of its fields: names would cost as much as the digest
             delivery,
             index,
@@ -112,7 +127,7 @@ class Decoder:
             _key(event_data.key_fields, fields, envelope["id"]),
             data,
             fields,
-            digest(event_type, tenant, digest_of["data"]),
+            said,
             _extensions(raw),
             number,
         )
@@ -122,6 +137,19 @@ def digest(event_type: str, tenant: str, data: dict[str, Any]) -> bytes:
     """16 bytes that two messages share if, and only if, they say the same: over type, tenant and data as received."""
     content = orjson.dumps([event_type, tenant, data], option=orjson.OPT_SORT_KEYS)
     return blake2b(content, digest_size=16).digest()
+
+
+def _keep_as_text(data: dict[str, Any], fields: EventData) -> None:
+    """Write arrays and objects as JSON at once, and forget their values.
+
+    Hundreds of values for each of hundreds of events, kept until the batch is written, fit no cache of the processor.
+    """
+    members = vars(fields)
+    for name, value in data.items():
+        if type(value) in _CONTAINERS and not isinstance(members.get(name), BaseModel):
+            data[name] = orjson.Fragment(orjson.dumps(value))
+            if name in members:
+                members[name] = data[name]
 
 
 def _key(names: tuple[str, ...], fields: EventData, event_id: UUID) -> tuple[UUID, ...]:

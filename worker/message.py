@@ -87,8 +87,9 @@ class Number(NamedTuple):
 class Message:
     """One event that passed its contract.
 
-    `data` is its JSON as received (NUL characters replaced), `fields` the same as validated values. `key` holds the
-    values of the idempotency key. `digest` is 16 bytes over type, tenant and data. `number` is for the loss ledger.
+    `data` is its JSON as received (NUL characters replaced), `fields` the same as validated values; arrays and objects
+    of large facts are `orjson.Fragment`s in both, JSON that is written already. `key` holds the values of the
+    idempotency key. `digest` is 16 bytes over type, tenant and data. `number` is for the loss ledger.
     """
 
     delivery: Delivery

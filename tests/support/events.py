@@ -9,6 +9,7 @@ from contracts.identifiers import uuid7
 from contracts.registry import contract_types
 from contracts.task_lifecycle import TaskCreated
 from worker.decode import Decoder
+from worker.families import plan
 from worker.message import Decoded, Delivery, Properties
 
 SOURCE = "/agents/tester"
@@ -58,7 +59,7 @@ def decoded(*events: Event, redelivered: bool = False) -> list[Decoded]:
     found = []
     for event in events:
         family, _ = contract_types()[event.type]
-        found += Decoder(family).decode(
+        found += Decoder(family, facts=plan().facts).decode(
             delivery(event, family=family.name, redelivered=redelivered)
         )
     return found

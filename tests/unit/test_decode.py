@@ -14,6 +14,7 @@ from worker.body import _deeper_than, dump, find_unfit, parse, replace_nul
 from worker.content_encoding import Undecodable
 from worker.decode import Decoder, digest
 from worker.message import Message, Properties, Rejected
+from worker.store.facts import event_json
 
 DECODER = Decoder(families()["execution-log"])
 GOOD = logged(output_full={"a": [1, 2.5, None, "x"]}).to_json()
@@ -137,6 +138,22 @@ def test_the_digest_is_over_type_tenant_and_data_with_keys_in_order():
     assert digest("t", "default", data).hex() == "7db59b308dce891c6366a63fe9446229"
     assert digest("t", "other", data) != digest("t", "default", data)
     assert digest("u", "default", data) != digest("t", "default", data)
+
+
+@given(st.dictionaries(st.text(), json_values, max_size=6), st.booleans())
+def test_json_of_a_large_fact_is_written_at_once_and_says_the_same(output, batched):
+    """Nothing that its values take is kept until the batch is written; digest, data and a part of a batch are unaltered."""
+    event = logged(action="x" * 3_000, output_full=output).to_json()
+    body = b"[" + event + b"," + event + b"]" if batched else event
+    as_text, as_values = (
+        Decoder(families()["execution-log"], facts=facts).decode(delivery(body))[0]
+        for facts in ({"execution.logged"}, ())
+    )
+    assert isinstance(as_text.data["output_full"], orjson.Fragment)
+    assert as_text.fields.output_full is as_text.data["output_full"]
+    assert as_text.digest == as_values.digest
+    assert orjson.loads(orjson.dumps(as_text.data)) == as_values.data
+    assert event_json(as_text) == event_json(as_values)
 
 
 def test_errors_are_kept_up_to_a_hundred_and_their_number_is_told():

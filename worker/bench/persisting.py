@@ -59,7 +59,10 @@ class Persisting:
         self._database = Database(settings.database, name="bench", pool_size=settings.pool_size)
         writer = Writer(families.plan(), cipher_of(settings.encryption))
         known = families.families().items()
-        self._decoders = {name: Decoder(family.contract).decode for name, family in known}
+        self._decoders = {
+            name: Decoder(family.contract, facts=families.plan().facts).decode
+            for name, family in known
+        }
         self._persisters = {
             name: Persister(self._database, writer, name, settings.reply_queues)
             for name, _ in known
