@@ -16,9 +16,12 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     Field,
+    GetCoreSchemaHandler,
+    GetPydanticSchema,
     PlainSerializer,
     WithJsonSchema,
 )
+from pydantic_core import CoreSchema, core_schema
 from typing_extensions import TypedDict  # pydantic wants this one before Python 3.12
 
 from contracts.limits import INT32_MAX, INT64_MAX
@@ -167,8 +170,21 @@ Percentage = Annotated[int, Field(ge=0, le=100)]
 Attempt = Annotated[int, Field(ge=1, le=INT32_MAX)]
 """Which attempt of a task an event tells of, from 1."""
 
-JsonObject = dict[str, Any]
-"""An open JSON object; its shape is described in the contract's docstring."""
+
+def _object(source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+    """An object as it is: the copy that pydantic makes of each dict takes half the time of checking a trajectory.
+
+    Errors, JSON Schema and serialisation stay those of `dict[str, Any]`.
+    """
+    is_dict = core_schema.is_instance_schema(dict)
+    return core_schema.json_or_python_schema(
+        json_schema=handler(source),
+        python_schema=core_schema.custom_error_schema(is_dict, custom_error_type="dict_type"),
+    )
+
+
+JsonObject = Annotated[dict[str, Any], GetPydanticSchema(_object)]
+"""An open JSON object; its shape is described in the contract's docstring. Names that are no text become text."""
 
 
 class ClaimCheck(TypedDict):

@@ -113,7 +113,6 @@ class Decoder:
             return _reject_event(delivery, index, digest_of, "invalid", error, prefix=("data",))
         tenant = envelope.get("tenantid", "default")
         number = _number(tenant, envelope) if "sequence" in envelope else None
-        said = digest(event_type, tenant, digest_of["data"])
         if delivery.unpacked > _LARGE * delivery.events and event_type in self._facts:
             _keep_as_text(data, fields)
         return Message(  # by position, in the order of its fields: names would cost as much as the digest
@@ -127,7 +126,7 @@ class Decoder:
             _key(event_data.key_fields, fields, envelope["id"]),
             data,
             fields,
-            said,
+            digest(event_type, tenant, digest_of["data"]),
             _extensions(raw),
             number,
         )
@@ -143,11 +142,12 @@ def _keep_as_text(data: dict[str, Any], fields: EventData) -> None:
     """Write arrays and objects as JSON at once, and forget their values.
 
     Hundreds of values for each of hundreds of events, kept until the batch is written, fit no cache of the processor.
+    With their keys in order, as the digest wants them: it takes this text as it is.
     """
     members = vars(fields)
     for name, value in data.items():
         if type(value) in _CONTAINERS and not isinstance(members.get(name), BaseModel):
-            data[name] = orjson.Fragment(orjson.dumps(value))
+            data[name] = orjson.Fragment(orjson.dumps(value, option=orjson.OPT_SORT_KEYS))
             if name in members:
                 members[name] = data[name]
 
