@@ -5,6 +5,7 @@ program, made by this module before it runs the worker's own command: `python -m
 """
 
 import sys
+from collections import defaultdict
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -56,6 +57,26 @@ def _large_json() -> None:
     _replace(facts, "_LARGE", sys.maxsize)
 
 
+def _values() -> None:
+    from worker import decode  # noqa: PLC0415
+
+    _replace(decode, "_LARGE", sys.maxsize)
+
+
+def _entities_last() -> None:
+    from worker.store.writer import Writer  # noqa: PLC0415
+
+    async def entities_first(self: Any, connection: Any, messages: Any) -> Any:
+        given, facts = list(messages), defaultdict(list)
+        for message in given:
+            if message.type in self._facts:
+                facts[message.type].append(message)
+        await self._write_entities(connection, (), facts)
+        return await rows_first(self, connection, given)
+
+    rows_first = _replace(Writer, "_write", entities_first)
+
+
 def _whole_deliveries() -> None:
     from worker.broker.tap import Tap  # noqa: PLC0415
 
@@ -97,6 +118,8 @@ CHOICES = (
     Choice("collecting-often", "Python's own pace of looking for cycles", undo=_collecting),
     Choice("frame-by-frame", "deliveries read frame by frame, not whole where they came whole", undo=_whole_deliveries),
     Choice("json-together", "large JSON inside a JSON array, not value by value", "trajectories", undo=_large_json),
+    Choice("json-as-values", "large JSON kept as values until it is written, not as text", "trajectories", undo=_values),
+    Choice("entities-first", "entities before the rows that name them, not after", "trajectories", undo=_entities_last),
     Choice("no-steps-index", "no GIN index on the steps of trajectories", "trajectories", sql="DROP INDEX ix_trajectories_steps"),
 )  # fmt: skip
 
