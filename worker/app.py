@@ -27,7 +27,7 @@ from worker.relay import Relay
 from worker.settings import Settings
 from worker.store.database import Database
 from worker.store.encryption import cipher_of
-from worker.store.foreign_keys import checked_at_once
+from worker.store.foreign_keys import require_deferred
 from worker.store.migrations import missing
 from worker.store.persist import Persister
 from worker.store.writer import Writer
@@ -110,13 +110,8 @@ class App:
                 f"the database at {self.settings.database_place} lacks migrations {', '.join(sorted(absent))}: "
                 "run 'alembic upgrade head'"
             )
-        async with self.database.connection() as connection:
-            mending = await checked_at_once(connection, families.plan().facts.values())
-        if mending:
-            raise Misconfigured(
-                f"the database at {self.settings.database_place} checks foreign keys before the rows that they name "
-                f"are written: run {'; '.join(mending)}"
-            )
+        async with self.database.transaction() as driver:
+            await require_deferred(driver, families.plan().facts.values())
         return version
 
     async def _connect_and_check_topology(self) -> BrokerConnection:

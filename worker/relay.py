@@ -223,9 +223,9 @@ async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
         for task in tasks:
             task.cancel()
         ended = await asyncio.gather(*tasks, return_exceptions=True)
-    for error in ended:
-        if isinstance(error, Exception):
-            raise error
+    errors = [error for error in ended if isinstance(error, Exception)]
+    if errors:  # a fault of our own before one of the infrastructure
+        raise min(errors, key=lambda error: isinstance(error, Unavailable))
 
 
 def _items(entry: OutboxEntry) -> int:

@@ -71,9 +71,13 @@ def _entities_last() -> None:
         for message in given:
             if message.type in self._facts:
                 facts[message.type].append(message)
-        await self._write_entities(connection, (), facts)
+        await both(self, connection, (), facts)
         return await rows_first(self, connection, given)
 
+    async def of_changes(self: Any, connection: Any, changes: Any, _facts: Any) -> None:
+        await both(self, connection, changes, {})
+
+    both = _replace(Writer, "_write_entities", of_changes)
     rows_first = _replace(Writer, "_write", entities_first)
 
 

@@ -1,11 +1,13 @@
 """Erasure: what goes, what stays, what a repetition does then, and that sessions are kept apart."""
 
+import asyncio
 import json
 
 import pytest
 import sqlalchemy as sa
 from support.events import created, decoded, logged
 from support.tables import connected, count, rows
+from support.waiting import until
 
 from contracts.identifiers import uuid7
 from contracts.task_lifecycle import TaskCompleted, TaskDependsOn
@@ -122,19 +124,42 @@ async def test_what_is_not_there_or_not_explained_is_not_erased(service, databas
     assert await count(database_url, "tasks") == 1
 
 
-async def test_what_an_audit_trail_names_is_kept(service, database_url):
-    """A RESTRICT refuses with a sentence, and nothing is gone."""
+@pytest.mark.parametrize(
+    "action", ["ON DELETE RESTRICT", "", "DEFERRABLE INITIALLY DEFERRED"], ids=str
+)
+async def test_what_an_audit_trail_names_is_kept(action, service, database_url):
+    """A RESTRICT refuses with a sentence, and so does a key that says nothing, at once, though it waits; nothing is gone."""
     key = uuid7()
     await persist(service, created(key), logged(key))
     async with connected(database_url) as connection:
         await connection.execute(
             "CREATE TABLE audit (task_id uuid, tenant_id text, CONSTRAINT fk_audit_task_id "
-            "FOREIGN KEY (task_id, tenant_id) REFERENCES tasks ON DELETE RESTRICT)"
+            f"FOREIGN KEY (task_id, tenant_id) REFERENCES tasks {action})"
         )
         await connection.execute("INSERT INTO audit VALUES ($1, 'default')", key)
     with pytest.raises(Refused, match=f"task {key} cannot be erased: .*PostgreSQL keeps it"):
         await erase(service, key)
     assert await count(database_url, "execution_logs") == 1
+
+
+async def test_what_an_open_transaction_names_is_erased_after_it(service, database_url):
+    """Who creates a row keeps its parent until the commit: the erasure waits, and takes the row along."""
+    key = uuid7()
+    await persist(service, created(key))
+    async with asyncio.TaskGroup() as tasks, service.transaction(SCOPE) as work:
+        await work.repository(ExecutionLogRepository).create(logged(key))
+        erasing = tasks.create_task(erase(service, key))
+        await until(lambda: _waits(database_url))
+    assert erasing.result().rows == {"tasks": 1, "execution_logs": 1}
+    assert await count(database_url, "execution_logs") == 0
+
+
+async def _waits(url: str) -> bool:
+    found = await rows(
+        url,
+        "SELECT FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'",
+    )
+    return bool(found)
 
 
 @pytest.fixture

@@ -105,6 +105,25 @@ async def test_up_down_and_up_again(empty_database_url):
     assert await whole(empty_database_url) == first
 
 
+async def test_tables_of_ones_own_wait_with_their_keys_to_entities(empty_database_url):
+    """Not with keys to other tables, nor with those that do nothing ON DELETE."""
+    own = """
+        CREATE TABLE notes (task_id uuid, tenant_id text, said uuid,
+            CONSTRAINT waits FOREIGN KEY (task_id, tenant_id) REFERENCES tasks ON DELETE CASCADE,
+            CONSTRAINT nothing FOREIGN KEY (task_id, tenant_id) REFERENCES tasks);
+        CREATE TABLE words (said uuid PRIMARY KEY);
+        ALTER TABLE notes ADD CONSTRAINT other FOREIGN KEY (said) REFERENCES words ON DELETE CASCADE"""
+    waiting = "SELECT conname FROM pg_constraint WHERE condeferred AND conrelid = 'notes'::regclass"
+    await asyncio.to_thread(migrations.upgrade, empty_database_url, "0010")
+    connection = await asyncpg.connect(plain(empty_database_url))
+    await connection.execute(own)
+    await asyncio.to_thread(migrations.upgrade, empty_database_url, "0011")
+    assert [row["conname"] for row in await connection.fetch(waiting)] == ["waits"]
+    await asyncio.to_thread(migrations.downgrade, empty_database_url, "0010")
+    assert await connection.fetch(waiting) == []
+    await connection.close()
+
+
 async def test_every_step_goes_up_and_down(empty_database_url):
     """Each migration alone can be undone, and leaves what was before it."""
     before = [set()] * 5

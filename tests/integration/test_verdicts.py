@@ -1,14 +1,16 @@
 """What a stored message is called when it comes again."""
 
 import asyncio
+from uuid import UUID
 
 import orjson
 import pytest
 from support.events import created, decoded, logged
 from support.locks import holding, waiting
-from support.tables import count, rows
+from support.tables import connected, count, rows
 
 from contracts.identifiers import uuid7
+from worker.errors import Misconfigured
 from worker.families import plan
 from worker.store.database import Database
 from worker.store.persist import Persister
@@ -61,6 +63,31 @@ async def test_two_transactions_that_name_one_new_parent_write_their_rows_side_b
     assert len(persisting.result().outcomes) == 2
     assert await count(database_url, "execution_logs") == 2
     assert await count(database_url, "tasks") == 1
+    await database.close()
+
+
+async def test_a_key_that_does_not_wait_makes_no_dead_letter(database_url):
+    """Somebody changes a table, or attaches a partition, while a worker runs: it stops and says how to mend it."""
+    database = Database(database_url, name="test")
+    persister = Persister(database, Writer(plan()), "execution-log", "agent.replies.*")
+    own = (
+        "CREATE TABLE own (LIKE execution_logs INCLUDING ALL);"
+        "ALTER TABLE execution_logs DETACH PARTITION execution_logs_default;"
+        "ALTER TABLE own ADD CONSTRAINT fk_own FOREIGN KEY (task_id, tenant_id) REFERENCES tasks ON DELETE CASCADE;"
+        "ALTER TABLE execution_logs ATTACH PARTITION own DEFAULT"
+    )
+    async with connected(database_url) as connection:
+        await connection.execute(own)
+    early = logged(log_id=UUID(int=1))
+    with pytest.raises(Misconfigured, match='ALTER TABLE own ALTER CONSTRAINT "fk_own" DEFERRABLE'):
+        await persister.persist(decoded(early))
+    assert await count(database_url, "dead_letters") == 0
+    async with connected(database_url) as connection:
+        await connection.execute(
+            'ALTER TABLE own ALTER CONSTRAINT "fk_own" DEFERRABLE INITIALLY DEFERRED'
+        )
+    [outcome] = (await persister.persist(decoded(early))).outcomes
+    assert outcome.outcome == "persisted"
     await database.close()
 
 

@@ -39,9 +39,7 @@ async def examine(database: Database, settings: Settings) -> list[Finding]:
         findings.append(judge_migrations(families.required_revisions(), applied))
         if families.required_revisions() - applied:
             return findings
-        findings.append(
-            judge_foreign_keys(await checked_at_once(connection, families.plan().facts.values()))
-        )
+        findings.append(await _foreign_keys(database))
         findings.append(await server_checks.examine_privileges(connection))
         findings += await tenancy_checks.examine(connection)
         status = await partition_status(connection)
@@ -67,6 +65,11 @@ def judge_migrations(required: set[str], applied: set[str]) -> Finding:
     if absent:
         return mend("migrations", f"missing: {', '.join(sorted(absent))}", _MIGRATE)
     return ok("migrations", f"applied up to {max(applied)}")
+
+
+async def _foreign_keys(database: Database) -> Finding:
+    async with database.transaction() as driver:
+        return judge_foreign_keys(await checked_at_once(driver, families.plan().facts.values()))
 
 
 def judge_foreign_keys(mending: Sequence[str]) -> Finding:

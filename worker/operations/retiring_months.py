@@ -78,7 +78,8 @@ async def _count(job: Retiring, name: str, month: Month) -> None:
 async def _detach(job: Retiring, name: str) -> bool:
     """Take a month out of its table; False where a row came meanwhile that has to stay.
 
-    The table is locked first and its parents next, as writers do: who has one of them waits for nothing that is held here.
+    The table is locked first and its parents next, as writers do. An erasure goes the other way; where the two meet, one
+    of them is told to try again.
     """
     table = job.table.name
     async with job.database.transaction() as connection:

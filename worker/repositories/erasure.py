@@ -24,6 +24,7 @@ from worker.decode import digest
 from worker.errors import Invalid
 from worker.repositories.errors import BadQuery, NotFound, Refused
 from worker.store.database import translate
+from worker.store.foreign_keys import CHECK_NOW
 from worker.store.lifecycle import lifecycle_events
 from worker.store.schema import Kind, metadata
 
@@ -64,6 +65,8 @@ async def erase(
         keys = await _owned_keys(connection, table, _key(row, table), tenant)
         removed = await _delete_owned(connection, keys, tenant)
         await _delete_itself(connection, keys, table, place, removed)
+        for checked in CHECK_NOW.split("; "):  # one a call: SQLAlchemy prepares them
+            await connection.exec_driver_sql(checked)
     except DBAPIError as error:
         meant = translate(error)
         if isinstance(meant, Invalid):

@@ -22,6 +22,7 @@ from worker.repositories.errors import OutOfScope, Refused
 from worker.store import loss_ledger, outbox
 from worker.store.database import translate
 from worker.store.facts import Verdict
+from worker.store.foreign_keys import CHECK_NOW
 from worker.store.outbox import ReplyRule
 from worker.store.writer import Writer
 
@@ -39,6 +40,9 @@ async def store(
     driver = await _driver(connection)
     try:
         verdicts = await _writer().write(driver, messages)
+        await driver.execute(
+            CHECK_NOW
+        )  # the caller is told here, and keeps what the events name until the commit
         accepted = [_accepted(verdict) for verdict in verdicts]
         await loss_ledger.record(driver, accepted)
         for family, settled in _by_family(accepted).items():

@@ -9,6 +9,7 @@ from sqlalchemy import (
     Boolean,
     Column,
     DateTime,
+    ForeignKeyConstraint,
     Index,
     PrimaryKeyConstraint,
     String,
@@ -24,7 +25,6 @@ from worker.store.schema import (
     Kind,
     created_column,
     metadata,
-    owned_by,
     tenant_column,
     timestamp_column,
 )
@@ -81,7 +81,10 @@ api_keys = Table(
     created_column(),
     _updated(),
     PrimaryKeyConstraint("id", "tenant_id"),
-    owned_by("user_id", "users.id"),
+    # Not `owned_by`: no message makes either, so it need not wait for the commit.
+    ForeignKeyConstraint(
+        ["user_id", "tenant_id"], ["users.id", "users.tenant_id"], ondelete="CASCADE"
+    ),
     UniqueConstraint("key_hash"),
     Index(None, "user_id"),
     info={"kind": Kind.ACCOUNT},

@@ -39,6 +39,9 @@ _UNAVAILABLE = (
 _SERVER_LOST = ("08", "25006", "57P")
 """Codes after which every connection to this server is worthless: it is gone, going, or no longer the primary."""
 
+_ROLLED_BACK = ("40001", "40P01", "55", "57014")
+"""Codes that a COMMIT gives only before it has begun to commit: a deadlock, a lock or a time limit of its checks."""
+
 _ROLLBACK_SECONDS = 2
 
 
@@ -188,7 +191,7 @@ class Database:
         except Exception as error:
             meant = translate(error)
             if isinstance(meant, Unavailable):
-                meant.ambiguous = committing
+                meant.ambiguous = committing and not meant.sqlstate.startswith(_ROLLED_BACK)
                 if not meant.sqlstate or meant.sqlstate.startswith(_SERVER_LOST):
                     self._lost_at = time.monotonic()
             if not isinstance(meant, Invalid):

@@ -15,14 +15,11 @@ from worker import telemetry
 from worker.crash_points import reached
 from worker.errors import Invalid
 from worker.message import Accepted, Decoded, Delivery, Message, Rejected
-from worker.store import letters, loss_ledger, outbox
+from worker.store import foreign_keys, letters, loss_ledger, outbox
 from worker.store.database import Database, translate
 from worker.store.facts import Verdict, rejection
 from worker.store.outbox import OutboxEntry, ReplyRule
 from worker.store.writer import Writer
-
-_CHECK_NOW = "SET CONSTRAINTS ALL IMMEDIATE; SET CONSTRAINTS ALL DEFERRED"
-"""Look at the foreign keys of what is written so far, inside the savepoint that can still take it back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,8 +44,13 @@ class Persister:
         """Commit a batch. Raises Unavailable (nothing is stored, or all of it: try again) or Misconfigured."""
         try:
             return await self._transaction(decoded, bisect=False)
-        except Invalid:
+        except Invalid as error:
             telemetry.transactions.labels(self._family, "invalid").inc()
+            if (
+                error.sqlstate == foreign_keys.VIOLATION
+            ):  # a table of another shape is no message's fault
+                async with self._database.transaction() as connection:
+                    await foreign_keys.require_deferred(connection, self._writer.declared_facts)
             return await self._transaction(decoded, bisect=True)
 
     async def _transaction(self, decoded: Sequence[Decoded], *, bisect: bool) -> Committed:
@@ -77,7 +79,7 @@ class Persister:
         try:
             async with connection.transaction():
                 verdicts = await self._writer.write(connection, messages)
-                await connection.execute(_CHECK_NOW)
+                await connection.execute(foreign_keys.CHECK_NOW)
                 return verdicts
         except Exception as error:
             meant = translate(error)

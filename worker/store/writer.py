@@ -2,8 +2,8 @@
 
 Promises one verdict a message: stored now, stored before, or in conflict with what is stored. A message that stands for
 several is stored with all its parts, or not at all. Rows are written in key order and tables in one order, so that two
-workers lock in the same order. Entities come last: two transactions that name the same one wait for each other there,
-and only there. Nothing here commits.
+workers lock in the same order. Entities come last: two transactions that name the same new one wait for each other
+there, and not before (parts follow the entities of what they are parts of). Nothing here commits.
 """
 
 from collections import defaultdict
@@ -31,6 +31,7 @@ class Writer:
 
     def __init__(self, plan: Plan, cipher: Cipher | None = None) -> None:
         self._plan = plan
+        self.declared_facts = plan.fact_order
         self._lifecycle = lifecycle_inserter(plan.entities, cipher)
         self._facts = {fact.event: fact_inserter(fact) for fact in plan.fact_order}
         self._entities = [EntityWriter(entity, cipher) for entity in plan.entity_order]
