@@ -131,10 +131,8 @@ class App:
         return broker
 
     async def _work(self, connection: BrokerConnection) -> None:
-        settings = self.settings
-        listener = None
-        if settings.http_port:
-            listener = health.listen(settings.http_host, settings.http_port)
+        settings, port = self.settings, self.settings.http_port
+        listener = health.listen(settings.http_host, port) if port else None
         try:
             async with asyncio.TaskGroup() as tasks:
                 background = [tasks.create_task(self.relay.run())]
@@ -252,8 +250,7 @@ def _decode_any(name: str, settings: Settings) -> Decode:
         case topology.DEAD_LETTER_FAMILY:
             return undelivered.dead_lettered
         case _:
-            contract = families.families()[name].contract
-            facts = families.plan().facts
+            contract, facts = families.families()[name].contract, families.plan().facts
             return Decoder(contract, settings.max_body_bytes, facts=facts).decode
 
 
@@ -282,7 +279,6 @@ async def run(settings: Settings, *, until_drained: bool = False) -> None:
     loop = asyncio.get_running_loop()
     task = asyncio.current_task()
     assert task is not None  # noqa: S101 (we are in one)
-
     told_at: float | None = None
 
     def on_signal() -> None:
