@@ -40,9 +40,8 @@ async def store(
     driver = await _driver(connection)
     try:
         verdicts = await _writer().write(driver, messages)
-        await driver.execute(
-            CHECK_NOW
-        )  # the caller is told here, and keeps what the events name until the commit
+        # Here the caller can be told; and what the events name stays until the commit.
+        await driver.execute(CHECK_NOW)
         accepted = [_accepted(verdict) for verdict in verdicts]
         await loss_ledger.record(driver, accepted)
         for family, settled in _by_family(accepted).items():

@@ -46,9 +46,8 @@ class Persister:
             return await self._transaction(decoded, bisect=False)
         except Invalid as error:
             telemetry.transactions.labels(self._family, "invalid").inc()
-            if (
-                error.sqlstate == foreign_keys.VIOLATION
-            ):  # a table of another shape is no message's fault
+            if error.sqlstate == foreign_keys.VIOLATION:
+                # A table of another shape is no message's fault.
                 async with self._database.transaction() as connection:
                     await foreign_keys.require_deferred(connection, self._writer.declared_facts)
             return await self._transaction(decoded, bisect=True)
