@@ -103,7 +103,7 @@ bench-quick: $(BENCH)/.installed ## The same in 3 minutes, to see which way a ch
 	@$(BENCH)/bin/python -m benchmarks --quick $(ARGS)
 
 .PHONY: bench-growth
-bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload, processes and keys (40 minutes)
+bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload, families, processes and keys (45 minutes)
 	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
 	@$(BENCH)/bin/python -m benchmarks --growth $(ARGS)
 

@@ -76,7 +76,9 @@ def _parser() -> argparse.ArgumentParser:
         "--quick", action="store_true", help="two short rounds of what matters most"
     )
     parser.add_argument(
-        "--growth", action="store_true", help="rate against backlog, rows, payload and processes"
+        "--growth",
+        action="store_true",
+        help="rate against backlog, rows, payload, families and processes",
     )
     parser.add_argument(
         "--rows", type=int, default=5_000_000, metavar="N", help="most rows of --growth (5,000,000)"

@@ -1,4 +1,4 @@
-"""Growth: rate, cost and memory against backlog, rows, payload and processes (`make bench-growth`).
+"""Growth: rate, cost and memory against backlog, rows, payload, processes and families (`make bench-growth`).
 
 Every look at a point stands beside one at a base in the same minutes, and the median of their ratios is reported, with
 its spread. Backlogs of a million are made and checked by count, not by content; payloads above 64 KB have fewer
@@ -23,8 +23,10 @@ from benchmarks.events import Event, Maker
 from benchmarks.figures import Ratio, spread
 from benchmarks.load import Body, Load
 from benchmarks.measure import Measurement, measure_in
+from benchmarks.retold import retold
 from benchmarks.services import Services
 from contracts.identifiers import uuid7
+from contracts.registry import families
 
 _BASE = 20_000
 _KIB = 1024
@@ -34,7 +36,7 @@ _ROWS = (0, 1_000_000, 5_000_000, 20_000_000)
 _ROWS_OF_KEYS = 2_000_000  # in each of three tables
 _WANTED = {("backlog", "1,000,000"): 0.9, ("rows", "5,000,000"): 0.9}
 """What the ratio to the base has to be at least."""
-_HEADS = ("axis", "at", "messages", "messages/s", "to base", "spread", "wanted", "CPU s for 10,000", "MiB")  # fmt: skip
+_HEADS = ("axis", "at", "messages", "messages/s", "MB/s", "to base", "spread", "wanted", "CPU s for 10,000", "MiB")  # fmt: skip
 
 
 class Stream(Load):
@@ -153,8 +155,9 @@ async def main(
 def _row(point: Point) -> tuple[str, ...]:
     found, ratio = point.typical, point.ratio
     said = (f"{ratio.median:.2f}x", f"{ratio.lowest:.2f} to {ratio.highest:.2f} ({ratio.rounds})") if ratio else ("-", "")  # fmt: skip
-    rate, cpu, memory = f"{found.rate:,.0f}", f"{found.cpu_total:.2f}", f"{found.memory_mib:.0f}"
-    return (point.axis, point.at, f"{found.messages:,}", rate, *said, point.met, cpu, memory)
+    rate = (f"{found.rate:,.0f}", f"{found.rate * found.bytes_each / 1e6:.1f}")
+    cost = (f"{found.cpu_total:.2f}", f"{found.memory_mib:.0f}")
+    return (point.axis, point.at, f"{found.messages:,}", *rate, *said, point.met, *cost)
 
 
 def _as_json(point: Point) -> dict[str, object]:
@@ -174,6 +177,13 @@ async def _payloads(services: Services, console: Console, _most_rows: int) -> Po
     for size, count in ((1, 10_000), (64, 3_000), (1024, 300), (8000, 40)):
         make = partial(Stream, count, lambda n, size=size: Maker().sized(n, size * _KIB))
         yield await _fresh(services, console, "payload", f"{size:,} KiB", Ours("ours"), make, 1)
+
+
+async def _families(services: Services, console: Console, _most_rows: int) -> Points:
+    """Each alone, and all of them at once."""
+    for name, chosen in {**{name: [name] for name in families()}, "all": list(families())}.items():
+        make = partial(_retold, chosen)
+        yield await _fresh(services, console, "families", name, Ours("ours"), make, _LOOKS)
 
 
 async def _processes(services: Services, console: Console, _most_rows: int) -> Points:
@@ -199,7 +209,13 @@ async def _rows(services: Services, console: Console, most_rows: int) -> Points:
             yield _said(console, Point("rows", f"{rows:,}", looks))
 
 
-_CURVES = {"backlog": _backlogs, "payload": _payloads, "processes": _processes, "rows": _rows}
+_CURVES = {
+    "backlog": _backlogs,
+    "payload": _payloads,
+    "families": _families,
+    "processes": _processes,
+    "rows": _rows,
+}
 KEYS = "keys"
 AXES = (*_CURVES, KEYS)
 
@@ -208,13 +224,17 @@ def _logs(count: int) -> Stream:
     return Stream(count, lambda n: Maker().logs(n))
 
 
+def _retold(chosen: Sequence[str]) -> Load:
+    return Load("families", retold(chosen, _BASE))
+
+
 async def _fresh(
     services: Services,
     console: Console,
     axis: str,
     at: str,
     contender: Contender,
-    load: Callable[[], Stream],
+    load: Callable[[], Load],
     looks: int,
 ) -> Point:
     """So many looks, each in a place of its own, as its base is."""
@@ -225,7 +245,7 @@ async def _fresh(
     return _said(console, Point(axis, at, found))
 
 
-async def _one(services: Services, contender: Contender, load: Stream) -> Measurement:
+async def _one(services: Services, contender: Contender, load: Load) -> Measurement:
     async with services.place() as place:
         return await measure_in(services, place, contender, load, verify.counted)
 

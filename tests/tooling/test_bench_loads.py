@@ -3,8 +3,9 @@
 import orjson
 import pytest
 
-from benchmarks.load import make
+from benchmarks.load import Load, family_of, make
 from benchmarks.reference.generate import MEASURED, Generator
+from benchmarks.retold import retold
 from worker.decode import Decoder
 from worker.families import families
 from worker.message import Delivery, Message, Properties
@@ -26,6 +27,30 @@ def test_events_of_a_load_keep_their_contracts_and_have_its_size(name, size):
         assert isinstance(decoded, Message), decoded.errors
     assert load.size == pytest.approx(size, rel=0.12)
     assert sum(load.rows.values()) == 60
+
+
+@pytest.mark.parametrize("name", [*families(), "all"])
+def test_a_family_is_retold_with_ids_that_are_new_each_time(name):
+    """Examples told twice under the same ids would be duplicates, which cost less than rows."""
+    chosen = list(families()) if name == "all" else [name]
+    events = retold(chosen, 300)
+    assert len(events) == len({event["id"] for event in events}) == 300
+    load = Load("families", events)
+    assert list(load.families) == sorted(chosen)
+    keys = {}
+    for event, body in zip(events, load.bodies, strict=True):
+        decoder = Decoder(families()[family_of(event["type"])].contract)
+        [decoded] = decoder.decode(
+            Delivery(name, 1, False, "", event["type"], body.content, Properties(), b"")
+        )
+        assert isinstance(decoded, Message), decoded.errors
+        assert keys.setdefault((decoded.type, decoded.key), decoded.id) == decoded.id
+
+
+def test_nobody_retells_a_family_without_examples():
+    """An empty story would be told for ever."""
+    with pytest.raises(LookupError, match="no example belongs to nothing"):
+        retold(["nothing"], 1)
 
 
 def test_batches_hold_the_events_of_one_family_each():
