@@ -21,11 +21,12 @@ from worker import body, content_encoding
 from worker.broker import field_table, properties
 from worker.content_encoding import Undecodable, unpack
 from worker.decode import Decoder
+from worker.families import plan
 from worker.message import Message, Rejected
 
 CORPUS = Path(__file__).parents[1] / "corpus"
 FILES = sorted(path for path in CORPUS.rglob("*") if path.is_file())
-DECODER = Decoder(families()["execution-log"])
+DECODER = Decoder(families()["execution-log"], facts=plan().facts)
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: f"{path.parent.name}/{path.name}")

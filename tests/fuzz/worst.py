@@ -16,6 +16,7 @@ from support import fuzzing, limits
 from contracts.registry import families
 from worker.broker import properties
 from worker.decode import Decoder
+from worker.families import plan
 
 
 def measure(case: str) -> tuple[float, int, int]:
@@ -23,7 +24,7 @@ def measure(case: str) -> tuple[float, int, int]:
     work: Callable[[], object]
     if case in limits.CASES:
         raw, encoding, _ = limits.CASES[case]()
-        decoder = Decoder(families()["execution-log"])
+        decoder = Decoder(families()["execution-log"], facts=plan().facts)
         work = lambda: decoder.decode(fuzzing.delivery(raw, encoding))  # noqa: E731 (one of two)
     else:
         raw = limits.header(limits.TABLES[case][0])

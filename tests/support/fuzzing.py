@@ -22,7 +22,8 @@ from worker.broker import properties
 from worker.broker.tap import Tap
 from worker.content_encoding import Undecodable, unpack
 from worker.decode import Decoder
-from worker.message import Delivery, Message, Properties, Rejected
+from worker.families import plan
+from worker.message import Decoded, Delivery, Message, Properties, Rejected
 from worker.store import facts
 from worker.store.outbox import describe
 
@@ -30,7 +31,9 @@ LIMIT = 64 * 1024
 CHANNEL = 7
 ENCODINGS = (None, "gzip", "zstd", "br")
 FAMILIES = tuple(families().values())
-DECODERS = tuple(Decoder(family, LIMIT) for family in FAMILIES)
+DECODERS = tuple(Decoder(family, LIMIT, facts=plan().facts) for family in FAMILIES)
+WITH_VALUES = tuple(Decoder(family, LIMIT) for family in FAMILIES)
+"""The same, but they keep the JSON of large facts as values."""
 
 
 def delivery(body: bytes, encoding: str | None = None, family: str = "execution-log") -> Delivery:
@@ -51,6 +54,7 @@ def decode(data: bytes) -> None:
     assert 1 <= len(items) <= MAX_BATCH_EVENTS
     for item in items:
         check_item(item, whole)
+    _check_same(items, WITH_VALUES[at].decode(delivery(data[1:], encoding, family.name)))
     if encoding is None and isinstance(items[0], Rejected) and items[0].index is None:
         _check_against_client(whole.body, items[0])
 
@@ -68,9 +72,21 @@ def check_item(item: Message | Rejected, whole: Delivery) -> None:
     else:
         assert isinstance(item, Message)
         assert len(item.digest) == 16
-        orjson.dumps([item.data, item.extensions])
-        assert not holds_nul([item.data, item.extensions, item.source])
+        written = orjson.loads(orjson.dumps([item.data, item.extensions]))
+        assert not holds_nul([written, item.source])
         facts.event_json(item)
+
+
+def _check_same(items: list[Decoded], others: list[Decoded]) -> None:
+    """Whether JSON is kept as text or as values, it says the same."""
+    for item, other in zip(items, others, strict=True):
+        if isinstance(item, Message):
+            assert isinstance(other, Message)
+            assert (item.digest, item.key) == (other.digest, other.key)
+            assert orjson.loads(facts.event_json(item)) == orjson.loads(facts.event_json(other))
+        else:
+            assert isinstance(other, Rejected)
+            assert (item.errors, item.body) == (other.errors, other.body)
 
 
 def _check_against_client(body: bytes, rejected: Rejected) -> None:
