@@ -1,10 +1,11 @@
-"""The nouns of the pipeline: Delivery, Message, and Outcome = Accepted | Rejected | Released.
+"""The nouns of the pipeline: Delivery, Message, and Outcome = Accepted | Rejected.
 
-A failure is a value here: decoding gives a Message or a Rejected, the transaction gives one Outcome for each.
+A failure is a value here: decoding gives a Message or a Rejected, the transaction gives one Outcome for each. What is
+neither stored nor rejected has no outcome: its delivery goes back to its queue.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, NamedTuple
 from uuid import UUID
@@ -143,20 +144,5 @@ class Rejected:
     """Of the event, or of all events of a batch that is rejected as a whole, as far as they can be read."""
 
 
-@dataclass(slots=True)
-class Released:
-    """A delivery that was given back to its queue untouched."""
-
-    delivery: Delivery
-
-
 Decoded = Message | Rejected
-Outcome = Accepted | Rejected | Released
-
-
-@dataclass(slots=True)
-class Batch:
-    """What one transaction holds: whole deliveries, and what they were decoded into."""
-
-    deliveries: list[Delivery]
-    decoded: list[Decoded] = field(default_factory=list)
+Outcome = Accepted | Rejected

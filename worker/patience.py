@@ -1,4 +1,6 @@
-"""Waiting for a service that is not there yet, at start and in commands; and finishing a step although all else is cancelled."""
+"""Waiting: for a service that is not there yet, for the first of several works or events; and finishing a step although
+all else is cancelled.
+"""
 
 import asyncio
 import random
@@ -53,3 +55,31 @@ async def in_any_case(step: Coroutine[Any, Any, None]) -> None:
     except asyncio.CancelledError:
         await asyncio.wait([task])
         raise
+
+
+async def until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
+    """Run these side by side until one raises; end the others and raise it.
+
+    No TaskGroup: on Python 3.11 one that is ending over an error forgets that it was cancelled meanwhile, and whoever
+    goes on after the error could not be stopped.
+    """
+    tasks = [asyncio.create_task(work) for work in works]
+    try:
+        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for task in tasks:
+            task.cancel()
+        ended = await asyncio.gather(*tasks, return_exceptions=True)
+    errors = [error for error in ended if isinstance(error, Exception)]
+    if errors:  # a fault of our own before one of the infrastructure
+        raise min(errors, key=lambda error: isinstance(error, Unavailable))
+
+
+async def first_of(*events: asyncio.Event) -> None:
+    """Wait until one of these is set."""
+    waits = [asyncio.ensure_future(event.wait()) for event in events]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()

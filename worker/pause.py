@@ -8,8 +8,7 @@ import asyncio
 from collections import Counter, deque
 from collections.abc import Iterable
 
-from worker.message import Rejected
-from worker.store.facts import Verdict
+from worker.message import Outcome, Rejected
 
 _COUNTED = ("invalid", "unstorable")
 
@@ -26,7 +25,7 @@ class Pause:
         self.active = False
         self.probing = False
 
-    def record(self, outcomes: Iterable[Verdict]) -> bool:
+    def record(self, outcomes: Iterable[Outcome]) -> bool:
         """Take note of a committed batch; True if the family has to pause now."""
         if self.probing:
             # What stands in the window brought the pause about: only the one batch after it counts.
@@ -41,7 +40,7 @@ class Pause:
         self.probing = self.active
         return self.active
 
-    def _add(self, outcome: Verdict) -> None:
+    def _add(self, outcome: Outcome) -> None:
         if len(self._recent) == self._recent.maxlen:
             oldest = self._recent[0]
             if oldest is not None:

@@ -10,9 +10,8 @@ import asyncio
 import random
 import time
 from collections import deque
-from collections.abc import Coroutine, Sequence
+from collections.abc import Sequence
 from datetime import datetime
-from typing import Any
 from uuid import UUID
 
 import structlog
@@ -22,16 +21,18 @@ from worker.announcer import Announcer
 from worker.broker.connection import connect
 from worker.broker.publisher import ConfirmedPublisher
 from worker.errors import Misconfigured, Unavailable
-from worker.patience import rest
+from worker.patience import first_of, rest, until_one_fails
 from worker.store import outbox
 from worker.store.database import Database
 from worker.store.outbox import OutboxEntry
 
 log = structlog.get_logger()
 
-_MOST_PENDING_ITEMS = 50_000
-_AT_ONCE = 64
+_MOST_PENDING_BYTES = 16 * 1024 * 1024
+"""Of payload as JSON, as are the others; what it becomes in memory and on the wire is some times as much."""
+_AT_ONCE_ROWS = 64
 _SWEEP_ROWS = 200
+_AT_ONCE_BYTES = 4 * 1024 * 1024
 _OLDEST_REFUSED = 60.0
 """Seconds after which a connection on which confirmations are refused is replaced."""
 
@@ -59,7 +60,7 @@ class Relay:
         self._sweep_after = sweep_after
         self._retry_longest = retry_longest
         self._pending: deque[OutboxEntry] = deque()
-        self._pending_items = 0
+        self._pending_bytes = 0
         self._published: list[UUID] = []
         self._unfinished = 0
         self._opened = 0.0
@@ -73,11 +74,11 @@ class Relay:
     def submit(self, entry: OutboxEntry) -> None:
         """Publish this entry as soon as may be. What no longer fits in memory is left to the sweep."""
         self._pending.append(entry)
-        self._pending_items += _items(entry)
+        self._pending_bytes += entry.size
         self._unfinished += 1
         self._idle.clear()
-        while self._pending_items > _MOST_PENDING_ITEMS and len(self._pending) > 1:
-            self._pending_items -= _items(self._pending.popleft())
+        while self._pending_bytes > _MOST_PENDING_BYTES and len(self._pending) > 1:
+            self._pending_bytes -= self._pending.popleft().size
             self._finish(1)
         self._wake.set()
 
@@ -107,7 +108,7 @@ class Relay:
             try:
                 self._opened = time.monotonic()
                 publisher = await ConfirmedPublisher.open(connection)
-                await _until_one_fails(
+                await until_one_fails(
                     self._publish_submitted(publisher), self._sweep_regularly(publisher)
                 )
             except Unavailable as error:
@@ -120,21 +121,32 @@ class Relay:
         while True:
             while not self._pending:
                 self._wake.clear()
-                await _first(self._wake, publisher.ended)
+                await first_of(self._wake, publisher.ended)
                 if publisher.ended.is_set():
                     raise Unavailable("the relay's channel was closed")
-            entries = [self._pending.popleft() for _ in range(min(_AT_ONCE, len(self._pending)))]
+            entries = self._next()
             try:
                 taken = await self._announcer.publish(publisher, entries)
             except BaseException:
                 self._pending.extendleft(reversed(entries))
                 raise
-            self._pending_items -= sum(map(_items, entries))
+            self._pending_bytes -= sum(entry.size for entry in entries)
             if taken:
                 self._published += [entry.id for entry in taken]
                 self._deletable.set()
             # What was refused is left to the sweep: at once it would only be refused again.
             self._finish(len(entries) - len(taken))
+
+    def _next(self) -> list[OutboxEntry]:
+        """The next entries: one, and as many more as may be published at once."""
+        entries = [self._pending.popleft()]
+        size = entries[0].size
+        while self._pending and len(entries) < _AT_ONCE_ROWS:
+            size += self._pending[0].size
+            if size > _AT_ONCE_BYTES:
+                break
+            entries.append(self._pending.popleft())
+        return entries
 
     async def _delete_published(self) -> None:
         while True:
@@ -196,47 +208,25 @@ class Relay:
         """
         await publisher.drain()
         async with self._database.transaction() as connection:
-            entries = await outbox.claim(connection, self._sweep_after, _SWEEP_ROWS, self._swept_to)
+            entries, more = await outbox.claim(
+                connection, self._sweep_after, _SWEEP_ROWS, _AT_ONCE_BYTES, self._swept_to
+            )
             taken: list[OutboxEntry] = []
             if entries:
-                # A broker that blocks publishing must not hold a transaction open for hours.
-                async with asyncio.timeout(self._sweep_after):
-                    taken = await self._announcer.publish(publisher, entries)
+                taken = await self._publish_soon(publisher, entries)
                 await outbox.delete(connection, [entry.id for entry in taken])
         telemetry.outbox_swept.inc(len(taken))
         self._refused = len(entries) - len(taken)
-        more = len(entries) == _SWEEP_ROWS
         self._swept_to = (entries[-1].committed_at, entries[-1].id) if more else None
         return more and len(taken) == len(entries)
 
-
-async def _until_one_fails(*works: Coroutine[Any, Any, None]) -> None:
-    """Run these side by side until one raises; end the others and raise it.
-
-    No TaskGroup: on Python 3.11 one that is ending over an error forgets that it was cancelled meanwhile, and whoever
-    goes on after the error could not be stopped.
-    """
-    tasks = [asyncio.create_task(work) for work in works]
-    try:
-        await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for task in tasks:
-            task.cancel()
-        ended = await asyncio.gather(*tasks, return_exceptions=True)
-    errors = [error for error in ended if isinstance(error, Exception)]
-    if errors:  # a fault of our own before one of the infrastructure
-        raise min(errors, key=lambda error: isinstance(error, Unavailable))
-
-
-def _items(entry: OutboxEntry) -> int:
-    return sum(len(group["items"]) for group in entry.payload["groups"])
-
-
-async def _first(*events: asyncio.Event) -> None:
-    """Wait until one of these is set."""
-    waits = [asyncio.ensure_future(event.wait()) for event in events]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
+    async def _publish_soon(
+        self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]
+    ) -> list[OutboxEntry]:
+        """A broker that blocks publishing must not hold a transaction open for hours."""
+        try:
+            async with asyncio.timeout(self._sweep_after):
+                return await self._announcer.publish(publisher, entries)
+        except TimeoutError:
+            text = f"RabbitMQ took no confirmations for {self._sweep_after:g} s"
+            raise Unavailable(text) from None

@@ -16,7 +16,7 @@ from support.workers import running_worker
 from contracts.identifiers import uuid7
 from worker.broker.connection import connect
 from worker.broker.publisher import ConfirmedPublisher
-from worker.relay import Relay
+from worker.relay import _AT_ONCE_BYTES, Relay
 from worker.store.database import Database
 
 ALARMS = {
@@ -99,4 +99,4 @@ async def test_sweeps_under_an_alarm_do_not_fill_memory(settings, rabbitmq):
         finally:
             await connection.close()
             await database.close()
-    assert max(waiting) <= 1.2 * rows * 60_500, waiting
+    assert max(waiting) <= 1.5 * _AT_ONCE_BYTES, waiting

@@ -8,7 +8,7 @@ from support.faults import by_way_of
 from support.ledger import Ledger
 from support.proxy import proxy_before
 from support.standby import primary_and_standby
-from support.tables import count
+from support.tables import count, rows
 from support.traffic import traffic
 from support.verdicts import everything_is_accounted_for
 from support.waiting import until
@@ -57,6 +57,28 @@ async def test_one_failure_is_enough_to_leave_dead_connections(how, database_url
         finally:
             await database.close()
     assert await count(database_url, "outbox") == 2
+
+
+async def test_a_fault_of_the_broker_costs_no_other_connection(database_url):
+    """A sweep waits for RabbitMQ inside a transaction: when it fails, PostgreSQL's other connections are as good as before."""
+    database = Database(database_url, name="pooled")
+    try:
+        await fill(database)
+        before = await _backends(database_url)
+        with pytest.raises(Unavailable, match="RabbitMQ"):
+            async with database.transaction():
+                raise Unavailable("RabbitMQ took no confirmations")
+        await fill(database)
+        assert len(before & await _backends(database_url)) == POOL - 1
+    finally:
+        await database.close()
+
+
+async def _backends(database_url: str) -> set[int]:
+    found = await rows(
+        database_url, "SELECT pid FROM pg_stat_activity WHERE application_name = 'pooled'"
+    )
+    return {row["pid"] for row in found}
 
 
 async def test_the_old_primary_is_left_for_the_new_one(settings):

@@ -1,16 +1,23 @@
 """A confirmation that the broker did not take stays in the outbox; one that it took waits for nobody's deletion."""
 
+from datetime import UTC, datetime
+
 import aio_pika
+import orjson
 from support.broker import client
 from support.events import logged
 from support.tables import connected, count
 from support.waiting import until
 from support.workers import running_worker
 
+from contracts.identifiers import uuid7
 from worker import relay, telemetry
 from worker.broker import topology
 from worker.broker.connection import connect
 from worker.operations.services import whole_topology
+from worker.store import outbox
+from worker.store.database import Database
+from worker.store.outbox import OutboxEntry
 
 
 async def test_a_row_stays_until_the_broker_has_taken_its_confirmation(settings):
@@ -42,10 +49,52 @@ async def test_a_row_stays_until_the_broker_has_taken_its_confirmation(settings)
     assert await count(settings.database, "execution_logs") == 2
 
 
+async def test_a_sweep_holds_no_more_than_a_few_megabytes_of_rows(settings, database_url):
+    """After an outage thousands of large rows may wait: they go in portions, a row that is larger than one alone."""
+    sizes = [60_000] * 5 + [300_000] + [60_000] * 5 + [60]
+    database = Database(database_url, name="test")
+    async with connected(database_url) as connection:
+        await connection.executemany(
+            "INSERT INTO outbox (id, created_at, family, payload) VALUES ($1, now() - $2 * interval '1 s', 'f', $3)",
+            [(uuid7(), 1_000 - at, _row_of(size)) for at, size in enumerate(sizes)],
+        )
+    try:
+        async with database.transaction() as driver:
+            portions, behind, more = [], None, True
+            while more:
+                entries, more = await outbox.claim(driver, 30, 5, 150_000, behind)
+                portions.append([entry.size for entry in entries])
+                behind = (entries[-1].committed_at, entries[-1].id)
+            small, _ = await outbox.claim(driver, 30, 5, 1)
+    finally:
+        await database.close()
+    assert [size for portion in portions for size in portion] == sizes
+    assert all(len(portion) == 1 or sum(portion) <= 150_000 for portion in portions)
+    assert [300_000] in portions
+    assert len(small) == 1
+
+
+def _row_of(size: int) -> str:
+    return orjson.dumps({"groups": [], "replies": [], "x": "y" * (size - 33)}).decode()
+
+
+def test_confirmations_that_wait_are_published_in_portions(settings):
+    """Rejections carry their reasons: a thousand of them are megabytes, and none but the first may go past the bound."""
+    waiting = relay.Relay(Database(settings.database, name="test"), settings.broker, worker="test")
+    half = relay._AT_ONCE_BYTES // 2
+    for size in (half, half, 1, 3 * half, half):
+        content = {"groups": [], "replies": []}
+        waiting.submit(OutboxEntry(uuid7(), "f", content, datetime.now(UTC), size))
+    portions = []
+    while waiting._pending:
+        portions.append([entry.size for entry in waiting._next()])
+    assert portions == [[half, half], [1], [3 * half], [half]]
+
+
 async def test_no_confirmation_waits_for_the_deletion_of_anothers_row(settings, monkeypatch):
     """While one row cannot be deleted the others are confirmed all the same, however many, and all rows go in the end."""
     monkeypatch.setattr(
-        relay, "_MOST_PENDING_ITEMS", 2
+        relay, "_MOST_PENDING_BYTES", 2
     )  # rows that wait for their deletion count for nothing
     settings = settings.model_copy(update={"outbox_sweep_after": 600})
     async with connected(settings.database) as held, running_worker(settings):

@@ -50,7 +50,7 @@ def test_medians_and_drift():
     assert drift([]) == 1.0
 
 
-def test_verdicts_say_met_not_met_and_not_measured():
+def test_outcomes_say_met_not_met_and_not_measured():
     """A target with `at_most` wants little; one without a round is neither met nor missed."""
     rounds = [{"ours": 9.0, "reference": 10.0, "ours-2": 8.0, "reference-2": 10.0}]
     verdicts = {(v.target.text, v.load): v.met for v in judge(lambda _load, _figure: rounds)}

@@ -34,8 +34,8 @@ def test_memory_and_row_give_the_same_confirmations():
             for body in confirmation_bodies(entry, group, "worker")
         ]
         for entry in (
-            OutboxEntry(entry_id, "execution-log", content, now),
-            OutboxEntry(entry_id, "execution-log", read, now),
+            OutboxEntry(entry_id, "execution-log", content, now, 0),
+            OutboxEntry(entry_id, "execution-log", read, now, 0),
         )
     ]
     assert told[0] == told[1]

@@ -17,11 +17,10 @@ from contracts.registry import contract_types
 from worker import families
 from worker.decode import Decoder
 from worker.errors import Invalid
-from worker.message import Accepted, Delivery, Message, Properties, Rejected
+from worker.message import Accepted, Delivery, Message, Outcome, Properties, Rejected
 from worker.repositories.errors import OutOfScope, Refused
 from worker.store import loss_ledger, outbox
 from worker.store.database import translate
-from worker.store.facts import Verdict
 from worker.store.foreign_keys import CHECK_NOW
 from worker.store.outbox import ReplyRule
 from worker.store.writer import Writer
@@ -39,10 +38,10 @@ async def store(
     messages = [_message(event, tenant) for event in events]
     driver = await _driver(connection)
     try:
-        verdicts = await _writer().write(driver, messages)
+        outcomes = await _writer().write(driver, messages)
         # Here the caller can be told; and what the events name stays until the commit.
         await driver.execute(CHECK_NOW)
-        accepted = [_accepted(verdict) for verdict in verdicts]
+        accepted = [_accepted(outcome) for outcome in outcomes]
         await loss_ledger.record(driver, accepted)
         for family, settled in _by_family(accepted).items():
             await outbox.write(driver, family, outbox.payload(settled, _NO_REPLIES))
@@ -79,10 +78,10 @@ def _message(event: Event, tenant: str) -> Message:
     return decoded
 
 
-def _accepted(verdict: Verdict) -> Accepted:
-    if isinstance(verdict, Rejected):
-        raise Refused(verdict.reason, verdict.errors)
-    return verdict
+def _accepted(outcome: Outcome) -> Accepted:
+    if isinstance(outcome, Rejected):
+        raise Refused(outcome.reason, outcome.errors)
+    return outcome
 
 
 def _refused(reason: str, text: str) -> Refused:

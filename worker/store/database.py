@@ -192,7 +192,9 @@ class Database:
             meant = translate(error)
             if isinstance(meant, Unavailable):
                 meant.ambiguous = committing and not meant.sqlstate.startswith(_ROLLED_BACK)
-                if not meant.sqlstate or meant.sqlstate.startswith(_SERVER_LOST):
+                # One of our own, raised in the block, such as a sweep's that RabbitMQ did not answer.
+                ours = meant is error and not meant.sqlstate
+                if meant.sqlstate.startswith(_SERVER_LOST) or not (meant.sqlstate or ours):
                     self._lost_at = time.monotonic()
             if not isinstance(meant, Invalid):
                 await _discard(checked_out)

@@ -1,6 +1,6 @@
 """Inserts the rows of append-only tables, and tells new keys from known ones by digest.
 
-Promises one verdict a message. ON CONFLICT names the primary key; the digests of keys that were there before are read
+Promises one outcome a message. ON CONFLICT names the primary key; the digests of keys that were there before are read
 by a statement of their own, since inside the insert's they can be invisible.
 """
 
@@ -13,13 +13,12 @@ import orjson
 from sqlalchemy import Column
 
 from worker.errors import Unavailable
-from worker.message import Accepted, Message, Rejected
+from worker.message import Accepted, Message, Outcome, Rejected
 from worker.store.bulk import array, column_value, digests_sql, insert_sql, is_json
 from worker.store.declaration import Entity, Fact
 from worker.store.encryption import Cipher
 from worker.store.lifecycle import lifecycle_events
 
-Verdict = Accepted | Rejected
 _Getter = Callable[[Sequence[Message]], list[Any]]
 
 _LARGE = 2_000
@@ -44,8 +43,8 @@ class Inserter:
 
     async def insert(
         self, connection: asyncpg.Connection, messages: Sequence[Message]
-    ) -> tuple[list[Verdict], list[Message]]:
-        """One verdict a message, and the messages whose row is new."""
+    ) -> tuple[list[Outcome], list[Message]]:
+        """One outcome a message, and the messages whose row is new."""
         if not messages:
             return [], []
         # From the last to the first, so that of several with one key the first stays.
@@ -65,12 +64,12 @@ class Inserter:
         if len(new) < len(keys):
             stored |= await self._read_digests(connection, [key for key in keys if key not in new])
         fresh = [first[key] for key in keys if key in new]
-        verdicts = [
-            self._verdict(message, first[key] is message and key in new, stored[key])
+        outcomes = [
+            self._outcome(message, first[key] is message and key in new, stored[key])
             for message in messages
             for key in [self._key(message)]
         ]
-        return verdicts, fresh
+        return outcomes, fresh
 
     def _key(self, message: Message) -> tuple[Any, ...]:
         if self._event_is_key:
@@ -88,7 +87,7 @@ class Inserter:
             raise Unavailable("a stored row went away while it was compared; trying again")
         return digests
 
-    def _verdict(self, message: Message, fresh: bool, stored: bytes) -> Verdict:  # noqa: FBT001 (reads as a row of a table)
+    def _outcome(self, message: Message, fresh: bool, stored: bytes) -> Outcome:  # noqa: FBT001 (reads as a row of a table)
         if fresh:
             return Accepted(message, "persisted", fresh=True)
         if message.digest == stored:

@@ -14,8 +14,20 @@ import asyncpg
 import orjson
 
 from contracts.identifiers import uuid7
-from worker.message import Accepted, Rejected
+from worker.message import Accepted, Outcome
 
+_OLDEST = """
+SELECT id, family, created_at, size, CASE WHEN before + size <= $3 OR before = 0 THEN payload::text END AS text
+FROM (
+    SELECT *, sum(size) OVER (ORDER BY created_at, id) - size AS before
+    FROM (
+        SELECT *, octet_length(payload::text) AS size FROM outbox
+        WHERE created_at < now() - make_interval(secs => $1)
+        AND ($4::timestamptz IS NULL OR (created_at, id) > ($4, $5::uuid))
+        ORDER BY created_at, id LIMIT $2
+    ) AS oldest
+) AS counted ORDER BY created_at, id
+"""
 SWEEP_LOCK = 0x6167656E742D6F62
 """The advisory lock that lets one sweeper work at a time."""
 
@@ -28,12 +40,11 @@ class OutboxEntry:
     family: str
     payload: dict[str, Any]
     committed_at: datetime
+    size: int
+    """Bytes of the payload as JSON."""
 
 
-Settled = Accepted | Rejected
-
-
-def payload(outcomes: Sequence[Settled], reply_allowed: "ReplyRule") -> dict[str, Any]:
+def payload(outcomes: Sequence[Outcome], reply_allowed: "ReplyRule") -> dict[str, Any]:
     """What has to be told: {"groups": [...], "replies": [...]}, ready for the row and for the relay."""
     groups: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
     replies: dict[tuple[int, str, str, str], dict[str, Any]] = {}
@@ -99,7 +110,7 @@ class ReplyRule:
         return allowed
 
 
-def describe(outcome: Settled) -> tuple[str, str, str, dict[str, Any]]:
+def describe(outcome: Outcome) -> tuple[str, str, str, dict[str, Any]]:
     """Family, outcome, tenant and confirmation item of one settled message."""
     if isinstance(outcome, Accepted):
         message = outcome.message
@@ -123,16 +134,19 @@ def describe(outcome: Settled) -> tuple[str, str, str, dict[str, Any]]:
     return outcome.delivery.family, "rejected", outcome.tenant or "default", item
 
 
-async def write(connection: asyncpg.Connection, family: str, content: dict[str, Any]) -> UUID:
-    """Add the row to the transaction; returns its id."""
+async def write(
+    connection: asyncpg.Connection, family: str, content: dict[str, Any]
+) -> tuple[UUID, int]:
+    """Add the row to the transaction; returns its id, and the bytes of its payload as JSON."""
     entry_id = uuid7()
+    text = orjson.dumps(content, default=as_text)
     await connection.execute(
         "INSERT INTO outbox (id, family, payload) VALUES ($1, $2, $3::text::json)",
         entry_id,
         family,
-        orjson.dumps(content, default=as_text).decode(),
+        text.decode(),
     )
-    return entry_id
+    return entry_id, len(text)
 
 
 async def delete(connection: asyncpg.Connection, ids: Iterable[UUID]) -> None:
@@ -143,30 +157,27 @@ async def delete(connection: asyncpg.Connection, ids: Iterable[UUID]) -> None:
 async def claim(
     connection: asyncpg.Connection,
     older_than: float,
-    limit: int,
+    most_rows: int,
+    most_bytes: int,
     behind: tuple[datetime, UUID] | None = None,
-) -> list[OutboxEntry]:
-    """The oldest rows that nobody has published for this many seconds; none while another sweeper is at work.
+) -> tuple[list[OutboxEntry], bool]:
+    """The oldest rows that nobody has published for this many seconds, and whether there may be more behind them.
 
-    `behind`: only those behind this place. The lock ends with the transaction.
+    At least one, if there is any; `most_bytes` of payload are all that others are added to. None while another sweeper
+    is at work. `behind`: only those behind this place. The lock ends with the transaction.
     """
     if not await connection.fetchval("SELECT pg_try_advisory_xact_lock($1)", SWEEP_LOCK):
-        return []
+        return [], False
     created_at, entry_id = behind or (None, None)
-    rows = await connection.fetch(
-        "SELECT id, family, payload::text, created_at FROM outbox "
-        "WHERE created_at < now() - make_interval(secs => $1) "
-        "AND ($3::timestamptz IS NULL OR (created_at, id) > ($3, $4::uuid)) "
-        "ORDER BY created_at, id LIMIT $2",
-        older_than,
-        limit,
-        created_at,
-        entry_id,
-    )
-    return [
-        OutboxEntry(row["id"], row["family"], orjson.loads(row["payload"]), row["created_at"])
+    rows = await connection.fetch(_OLDEST, older_than, most_rows, most_bytes, created_at, entry_id)
+    entries = [
+        OutboxEntry(
+            row["id"], row["family"], orjson.loads(row["text"]), row["created_at"], row["size"]
+        )
         for row in rows
+        if row["text"] is not None
     ]
+    return entries, len(rows) == most_rows or len(entries) < len(rows)
 
 
 async def count(connection: asyncpg.Connection) -> int:

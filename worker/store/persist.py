@@ -14,10 +14,10 @@ import asyncpg
 from worker import telemetry
 from worker.crash_points import reached
 from worker.errors import Invalid
-from worker.message import Accepted, Decoded, Delivery, Message, Rejected
+from worker.message import Accepted, Decoded, Delivery, Message, Outcome, Rejected
 from worker.store import foreign_keys, letters, loss_ledger, outbox
 from worker.store.database import Database, translate
-from worker.store.facts import Verdict, rejection
+from worker.store.facts import rejection
 from worker.store.outbox import OutboxEntry, ReplyRule
 from worker.store.writer import Writer
 
@@ -26,7 +26,7 @@ from worker.store.writer import Writer
 class Committed:
     """What a transaction did: one outcome a message, and the outbox row that confirms them."""
 
-    outcomes: list[Verdict]
+    outcomes: list[Outcome]
     entry: OutboxEntry
 
 
@@ -58,28 +58,29 @@ class Persister:
         deliveries = {id(item.delivery): item.delivery for item in decoded}
         async with self._database.transaction() as connection:
             replayed = await letters.verify(connection, list(deliveries.values()))
-            outcomes: list[Verdict] = list(rejected)
+            outcomes: list[Outcome] = list(rejected)
             if messages:
                 write = self._write_bisecting if bisect else self._writer.write
                 outcomes += await write(connection, messages)
             await self._settle_letters(connection, outcomes, replayed, bisect=bisect)
             await loss_ledger.record(connection, outcomes)
             content = outbox.payload(outcomes, self._reply_rule)
-            entry_id = await outbox.write(connection, self._family, content)
+            entry_id, size = await outbox.write(connection, self._family, content)
             reached("before_commit")
         reached("after_commit")
         self._count_false_claims(deliveries.values(), replayed)
-        return Committed(outcomes, OutboxEntry(entry_id, self._family, content, datetime.now(UTC)))
+        entry = OutboxEntry(entry_id, self._family, content, datetime.now(UTC), size)
+        return Committed(outcomes, entry)
 
     async def _write_bisecting(
         self, connection: asyncpg.Connection, messages: Sequence[Message]
-    ) -> list[Verdict]:
+    ) -> list[Outcome]:
         """Write what can be written: halves, each in a savepoint, until a refused message stands alone."""
         try:
             async with connection.transaction():
-                verdicts = await self._writer.write(connection, messages)
+                outcomes = await self._writer.write(connection, messages)
                 await connection.execute(foreign_keys.CHECK_NOW)
-                return verdicts
+                return outcomes
         except Exception as error:
             meant = translate(error)
             if not isinstance(meant, Invalid):
@@ -94,7 +95,7 @@ class Persister:
     async def _settle_letters(
         self,
         connection: asyncpg.Connection,
-        outcomes: Sequence[Verdict],
+        outcomes: Sequence[Outcome],
         replayed: dict[int, UUID],
         *,
         bisect: bool,
@@ -125,5 +126,5 @@ class Persister:
             telemetry.letter_headers_ignored.labels(self._family).inc(false)
 
 
-def _delivery(outcome: Verdict) -> Delivery:
+def _delivery(outcome: Outcome) -> Delivery:
     return outcome.message.delivery if isinstance(outcome, Accepted) else outcome.delivery

@@ -1,6 +1,6 @@
 """Writes the messages of a batch into their tables: one statement a table, all families in one order.
 
-Promises one verdict a message: stored now, stored before, or in conflict with what is stored. A message that stands for
+Promises one outcome a message: stored now, stored before, or in conflict with what is stored. A message that stands for
 several is stored with all its parts, or not at all. Rows are written in key order and tables in one order, so that two
 workers lock in the same order. Entities come last: two transactions that name the same new one wait for each other
 there, and not before (parts follow the entities of what they are parts of). Nothing here commits.
@@ -15,11 +15,11 @@ from typing import Any
 import asyncpg
 
 from worker.errors import Invalid
-from worker.message import Accepted, Message, Rejected
+from worker.message import Accepted, Message, Outcome, Rejected
 from worker.store.declaration import Parent
 from worker.store.encryption import Cipher
 from worker.store.entities import EntityWriter
-from worker.store.facts import Verdict, fact_inserter, lifecycle_inserter
+from worker.store.facts import fact_inserter, lifecycle_inserter
 from worker.store.plan import Plan
 
 PARTS_AT_ONCE = 5_000
@@ -38,21 +38,21 @@ class Writer:
 
     async def write(
         self, connection: asyncpg.Connection, messages: Sequence[Message]
-    ) -> list[Verdict]:
-        """Write these messages in the open transaction; one verdict for each, in no particular order.
+    ) -> list[Outcome]:
+        """Write these messages in the open transaction; one outcome for each, in no particular order.
 
         Raises Invalid where a part of a message is in conflict: the message is refused as a whole.
         """
-        verdicts, fresh = await self._write(connection, messages)
+        outcomes, fresh = await self._write(connection, messages)
         for parts in _groups(self._parts(fresh)):
             found, _ = await self._write(connection, parts)
             _refuse(found)
-        return verdicts
+        return outcomes
 
     async def _write(
         self, connection: asyncpg.Connection, messages: Iterable[Message]
-    ) -> tuple[list[Verdict], list[Message]]:
-        """One verdict a message, and the messages that change entities and are new."""
+    ) -> tuple[list[Outcome], list[Message]]:
+        """One outcome a message, and the messages that change entities and are new."""
         by_event: dict[str, list[Message]] = defaultdict(list)
         changes: list[Message] = []
         for message in messages:
@@ -60,15 +60,15 @@ class Writer:
                 changes.append(message)
             else:
                 by_event[message.type].append(message)
-        verdicts, fresh = await self._lifecycle.insert(connection, changes)
+        outcomes, fresh = await self._lifecycle.insert(connection, changes)
         stored: dict[str, list[Message]] = {}
         for event, inserter in self._facts.items():
             if event in by_event:
                 found, _ = await inserter.insert(connection, by_event[event])
                 stored[event] = [one.message for one in found if isinstance(one, Accepted)]
-                verdicts += found
+                outcomes += found
         await self._write_entities(connection, fresh, stored)
-        return verdicts, fresh
+        return outcomes, fresh
 
     def _parts(self, messages: Iterable[Message]) -> Iterator[Sequence[Message]]:
         """The parts of each message that stands for several."""
@@ -131,8 +131,8 @@ def _groups(many: Iterable[Sequence[Message]]) -> Iterator[list[Message]]:
         yield group
 
 
-def _refuse(verdicts: Iterable[Verdict]) -> None:
+def _refuse(outcomes: Iterable[Outcome]) -> None:
     """Raise Invalid where a part is refused."""
-    for verdict in verdicts:
-        if isinstance(verdict, Rejected):
-            raise Invalid(f"its {verdict.type}: {verdict.errors[0]['msg']}", reason=verdict.reason)
+    for outcome in outcomes:
+        if isinstance(outcome, Rejected):
+            raise Invalid(f"its {outcome.type}: {outcome.errors[0]['msg']}", reason=outcome.reason)
