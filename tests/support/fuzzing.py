@@ -19,7 +19,7 @@ from contracts.checking import check_body
 from contracts.limits import MAX_BATCH_EVENTS, MAX_ERRORS
 from contracts.registry import contract_types, families
 from worker.broker import properties
-from worker.broker.tap import Tap
+from worker.broker.tap import Garbled, Tap
 from worker.content_encoding import Undecodable, unpack
 from worker.decode import Decoder
 from worker.families import plan
@@ -160,7 +160,18 @@ class Recorder:
     def cancelled(self) -> None:
         self.got.append(("cancelled",))
 
+    def closed(self) -> None:
+        self.got.append(("closed",))
+
     def flush(self) -> None: ...
+
+
+class Watched(Tap):
+    """Gives up over bytes that are no AMQP, and over nothing else."""
+
+    def _give_up(self, error: Exception) -> None:
+        assert isinstance(error, (Garbled, struct.error)), error
+        super()._give_up(error)
 
 
 _LOOP = asyncio.new_event_loop()  # never runs: a tap only asks it for the time
@@ -170,7 +181,7 @@ atexit.register(_LOOP.close)
 def read(data: bytes, places: list[int]) -> tuple[list[tuple[Any, ...]], bytes, bool]:
     """What a tap makes of a stream that comes in pieces: for the sink, for aiormq, and whether it gave up."""
     reader = asyncio.StreamReader(loop=_LOOP, limit=2**30)
-    tap, sink = Tap(reader, _LOOP), Recorder()
+    tap, sink = Watched(reader, _LOOP), Recorder()
     tap._last_heartbeat = float("inf")  # no sign of life in what is passed on
     tap.attach(CHANNEL, sink)
     cuts = sorted({0, len(data), *(place % (len(data) + 1) for place in places)})
