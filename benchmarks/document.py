@@ -45,7 +45,7 @@ def figures(found: Mapping[str, Any]) -> str:
             map(_target, found["targets"]),
         ),
         "\n### Every contender\n",
-        "Medians over rounds; CPU in seconds for 10,000 messages.\n",
+        "Medians over rounds, and the most of memory; CPU in seconds for 10,000 messages.\n",
         table(
             ("load", "contender", "messages/s", "CPU", "worker", "broker", "database", "MiB"),
             _medians(found["runs"]),

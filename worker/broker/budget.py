@@ -1,7 +1,8 @@
 """How much may be in hand: bytes of bodies for a process, and the prefetch that fits them for a family.
 
-Promises that what is held stays within the budget, whatever is in the queues: the socket is always read, so memory is
-bounded by what the broker may hand out.
+Promises that what is held stays within the budget, whatever is in the queues, but for one message of a family that
+holds nothing else (what is still arriving is not counted as held yet: one body of each channel at most). The socket is
+always read, so memory is bounded by what the broker may hand out.
 """
 
 _FIRST_PREFETCH = 64

@@ -1,7 +1,8 @@
 """Consumes the queues of one family on one channel: what arrived, what is in hand, and settling it.
 
 Promises: a delivery is acknowledged or put back exactly once, on the channel that it came from, and never after that
-channel is gone; bodies in hand stay within the shared byte budget, whatever is in the queues.
+channel is gone; bodies in hand stay within the shared byte budget, whatever is in the queues, but for one message of a
+family that holds nothing: however large, it can move.
 """
 
 import asyncio
@@ -145,7 +146,11 @@ class Subscription:
             self._arrived.set()
 
     def acknowledge(self, deliveries: Collection[Delivery]) -> None:
-        """Tell the broker that these are done: one frame for an unbroken run, one each for the others."""
+        """Tell the broker that these are done: one frame for an unbroken run, one each for the others.
+
+        Unsettled tags are in the order in which they came, those of dropped bodies among them: the frame for a run, which
+        settles every tag up to its own, ends before the first of them that is not done.
+        """
         if self.ended.is_set():
             return
         done = [delivery.tag for delivery in deliveries]
@@ -168,7 +173,7 @@ class Subscription:
         if self.ended.is_set():
             return
         tags = [delivery.tag for delivery in deliveries]
-        self._forget(tags)
+        self._budget.held -= sum(self._unsettled[tag] for tag in tags)
         self._put_back(tags)
 
     async def stop(self) -> None:
@@ -200,9 +205,6 @@ class Subscription:
     def _held(self) -> int:
         return len(self._unsettled) - len(self._dropped)
 
-    def _forget(self, tags: Collection[int]) -> None:
-        self._budget.held -= sum(self._unsettled[tag] for tag in tags)
-
     def _put_back_dropped(self) -> None:
         """Return dropped bodies to the queue once there is room: at once would only bring them back at once."""
         if self._dropped and (not self._held or self._budget.held <= self._budget.total // 2):
@@ -210,6 +212,7 @@ class Subscription:
             self._put_back(dropped)
 
     def _put_back(self, tags: list[int]) -> None:
+        """Return these to their queue; their bodies are no longer counted as held."""
         for tag in tags:
             del self._unsettled[tag]
         number = self._channel.number

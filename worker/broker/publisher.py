@@ -1,7 +1,8 @@
 """Publishes with publisher confirms on a channel of its own, many messages in flight.
 
 Promises one answer for every publish: accepted, refused (nack), returned (mandatory and unroutable) or lost with the
-connection. Every publish carries a fresh AMQP message_id, so that a return is charged to the right one.
+connection. `publish` gives a fresh AMQP message_id, so that a return is charged to the right one; properties that are
+packed already bring their own where the message is mandatory.
 Confirms of quorum queues come out of order, single and multiple mixed.
 """
 

@@ -1,4 +1,4 @@
-"""The byte stream below aiormq: hands deliveries and publisher confirms of chosen channels on in batches.
+"""The byte stream below aiormq: hands deliveries and publisher confirms of chosen channels on, and flushes once a read.
 
 Owns the reading of AMQP frames for those channels; every other frame goes to aiormq untouched. It is five times
 faster than a callback a message, and it is the only place where a property that AMQP allows but the client library
@@ -168,7 +168,7 @@ class Tap(asyncio.StreamReaderProtocol):
     def _take_whole(self, data: bytes, at: int, end: int, channel: int, sink: Sink) -> int:
         """Where a delivery ends whose three frames have all arrived, once it is handed over; else 0, with nothing done.
 
-        Nearly every small message comes so, and this way costs half as much as frame by frame.
+        Nearly every small message comes so, and it is read in three fifths of the time that frame by frame takes.
         """
         size = len(data)
         if size - end < OVERHEAD or data[at + 7 : at + 11] != _DELIVER or self._contents:

@@ -36,7 +36,7 @@ def parents(table: Table) -> tuple[Parent, ...]:
 class Fact:
     """One event type, one table: each message is one row.
 
-    A column takes the contract's field of its name (or the one that its `info` names as `member`); `event_time` names
+    A column takes the contract's field of its name, one of the key the one that `key_column` was given; `event_time` names
     the columns that take the event's time where the field is absent; `later`: those that no message fills.
     """
 

@@ -22,7 +22,7 @@ from worker.store.lifecycle import lifecycle_events
 _Getter = Callable[[Sequence[Message]], list[Any]]
 
 _LARGE = 2_000
-"""Mean bytes of an event from which its JSON values travel apart."""
+"""Mean bytes of a statement's events from which their JSON values travel apart; decode.py keeps those as text."""
 _MOST_APART = 4 * 1024 * 1024
 """Most bytes of events in such a statement: the driver holds an array of texts twice, and memory is promised."""
 

@@ -1,7 +1,7 @@
 """Order-free merging: folding any permutation of an entity's messages, with any duplication, ends in the same row.
 
 Each column (or group) is a register that is won by the largest clock. A clock is text of fixed width, compared byte by
-byte: attempt, rank (of a status), the event's time, the message's id. `merge` folds a batch per key; merge_sql.py has
+byte: attempt, rank (of a status), the event's time, the message's id. `fold_batch` folds per key; merge_sql.py has
 the same rule for PostgreSQL, between a folded batch and the stored row. Both follow from one declaration and a
 property test holds them together.
 Rules: design page DATA_MODEL, "Merging is order-free".

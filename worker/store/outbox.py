@@ -1,6 +1,7 @@
 """The transactional outbox: what has to be confirmed is committed with the data, one row a transaction.
 
-Promises that a row is deleted only by whoever has the broker's acknowledgement for all of it, or found it done.
+Promises that a row is deleted only by whoever has the broker's acknowledgement for every event in it. Replies are tried,
+and given up where nobody can take them: whoever wants to be sure reads the exchange.
 Source of the pattern: Chris Richardson, "Transactional outbox".
 """
 

@@ -1,4 +1,4 @@
-"""Writes the messages of a batch into their tables: one statement a table, all families in one order.
+"""Writes the messages of a batch into their tables: one statement a table (and again for parts), in one order.
 
 Promises one outcome a message: stored now, stored before, or in conflict with what is stored. A message that stands for
 several is stored with all its parts, or not at all. Rows are written in key order and tables in one order, so that two
@@ -65,6 +65,7 @@ class Writer:
         for event, inserter in self._facts.items():
             if event in by_event:
                 found, _ = await inserter.insert(connection, by_event[event])
+                # Duplicates, too: the same said at an earlier time makes a placeholder older, whichever came first.
                 stored[event] = [one.message for one in found if isinstance(one, Accepted)]
                 outcomes += found
         await self._write_entities(connection, fresh, stored)
