@@ -124,7 +124,7 @@ def _medians(runs: Sequence[Mapping[str, Any]]) -> list[tuple[str, ...]]:
 
 
 def _latency(found: Mapping[str, Any]) -> tuple[str, ...]:
-    rate = f"{found['rate']:,.0f}" + (" (70 % of capacity)" if found["of_capacity"] else "")
+    rate = f"{found['rate']:,.0f}" + (" (70 % of what it takes)" if found["of_capacity"] else "")
     return (
         found["contender"],
         rate,

@@ -129,6 +129,6 @@ def _latencies(latencies: list[Latency]) -> Table:
         table.add_column(name, justify="right")
     for found in latencies:
         figures = (f"{value * 1000:.1f}" for value in (found.p50, found.p99, found.p999))
-        rate = f"{found.rate:,.0f}" + (" (70 % of capacity)" if found.of_capacity else "")
+        rate = f"{found.rate:,.0f}" + (" (70 % of what it takes)" if found.of_capacity else "")
         table.add_row(found.contender, rate, *figures, str(found.messages))
     return table

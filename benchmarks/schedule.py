@@ -64,7 +64,7 @@ FULL = Schedule(
         *_entries("mix", 12_000, 5, (*_CORE, *_FASTSTREAM)),
         *_entries("recorded", 20_000, 2, ("reference", "ours", "ours-2")),
     ),
-    minutes=17,
+    minutes=15.5,
     latency_contenders=("ours", "faststream-asyncpg"),
     latency_rates=(100, 1_000),
     latency_at_capacity=True,

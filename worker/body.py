@@ -38,10 +38,7 @@ class Unfit:
 
 
 def parse(text: bytes) -> tuple[Any, bool]:
-    """The JSON value of a body, and whether it may hold Unfit values. Raises Undecodable.
-
-    `exact`: the slow parser has to read it, because a number in it is long, or because orjson refused it.
-    """
+    """The JSON value of a body, and whether the slow parser read it, so that it may hold Unfit values. Raises Undecodable."""
     if not text:
         raise Undecodable("the body is empty")
     if len(text) > MAX_JSON_VALUES:  # each value takes a byte at least

@@ -28,7 +28,7 @@ from worker.store.outbox import OutboxEntry
 
 log = structlog.get_logger()
 
-_MOST_PENDING_BYTES = 16 * 1024 * 1024
+_MOST_PENDING_BYTES = 8 * 1024 * 1024
 """Of payload as JSON, as are the others; what it becomes in memory and on the wire is some times as much."""
 _AT_ONCE_ROWS = 64
 _SWEEP_ROWS = 200
@@ -180,14 +180,21 @@ class Relay:
     async def _sweep_regularly(self, publisher: ConfirmedPublisher) -> None:
         while True:
             try:
-                while await self.sweep_once(publisher):
-                    pass
+                await self._sweep(publisher)
                 self._renew_if_refused()
             except Unavailable as error:
                 if publisher.ended.is_set() or isinstance(error, _RefusedForLongError):
                     raise
                 log.warning("sweep waits", error=str(error))
             await asyncio.sleep(self._sweep_after * random.uniform(0.2, 0.4))  # noqa: S311 (jitter)
+
+    async def _sweep(self, publisher: ConfirmedPublisher) -> None:
+        """Publish portions until there are no more, or until something was refused and so many rows were tried."""
+        self._refused = tried = 0
+        more = True
+        while more and (not self._refused or tried < _SWEEP_ROWS):
+            rows, more = await self.sweep_once(publisher)
+            tried += rows
 
     def _renew_if_refused(self) -> None:
         """End an old connection over which the last sweep was refused something.
@@ -199,10 +206,10 @@ class Relay:
             self._refused = 0
             raise _RefusedForLongError("confirmations are refused: trying on a new channel")
 
-    async def sweep_once(self, publisher: ConfirmedPublisher) -> bool:
-        """Publish some rows that nobody published for a while; whether there are more to publish at once.
+    async def sweep_once(self, publisher: ConfirmedPublisher) -> tuple[int, bool]:
+        """Publish a portion of the rows that nobody published for a while: how many were tried, and whether there are more.
 
-        One sweeper works at a time. What the broker refuses stays, and the next sweep begins behind it: a full queue
+        One sweeper works at a time. What the broker refuses stays, and the next portion begins behind it: a full queue
         of one listener keeps no other's confirmations waiting, however many rows it refuses.
         Not while the socket is full: under a broker alarm every sweep would put the same rows into it once more.
         """
@@ -216,9 +223,9 @@ class Relay:
                 taken = await self._publish_soon(publisher, entries)
                 await outbox.delete(connection, [entry.id for entry in taken])
         telemetry.outbox_swept.inc(len(taken))
-        self._refused = len(entries) - len(taken)
+        self._refused += len(entries) - len(taken)
         self._swept_to = (entries[-1].committed_at, entries[-1].id) if more else None
-        return more and len(taken) == len(entries)
+        return len(entries), more
 
     async def _publish_soon(
         self, publisher: ConfirmedPublisher, entries: Sequence[OutboxEntry]

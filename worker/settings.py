@@ -48,7 +48,7 @@ class Settings(BaseSettings):
         description="most deliveries in one transaction; none is added once they hold as many events",
     )
     batch_bytes: int = Field(
-        8 * _MIB,
+        3 * _MIB,
         ge=1,
         description="most bytes of bodies in one transaction (one delivery may exceed it)",
     )

@@ -21,12 +21,19 @@ QUEUE = "worker.execution-log"
 @pytest.mark.parametrize(
     ("waiting", "output", "enough"),
     [
-        (50_000, "x" * (256 * 1024), 5_000),
-        (10_000, "x" * (MIB - 4096), 1_500),
-        (1_000, "x" * (8 * MIB - 4096), 200),
+        (40_000, {"text": "x" * (64 * 1024)}, 10_000),
+        (50_000, {"text": "x" * (256 * 1024)}, 5_000),
+        (10_000, {"text": "x" * (MIB - 4096)}, 1_500),
+        (1_000, {"text": "x" * (8 * MIB - 4096)}, 200),
         (100, [f"{number:014}" for number in range(480_000)], 60),
     ],
-    ids=["50,000 of 256 KB", "10,000 of 1 MB", "1,000 of 8 MB", "100 of 8 MB in 480,000 values"],
+    ids=[
+        "40,000 of 64 KB",
+        "50,000 of 256 KB",
+        "10,000 of 1 MB",
+        "1,000 of 8 MB",
+        "100 of 8 MB in 480,000 values",
+    ],
 )
 async def test_memory_stays_under_300_mb_whatever_waits(
     waiting, output, enough, database_url, amqp_url

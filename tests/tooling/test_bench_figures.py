@@ -50,7 +50,7 @@ def test_medians_and_drift():
     assert drift([]) == 1.0
 
 
-def test_outcomes_say_met_not_met_and_not_measured():
+def test_verdicts_say_met_not_met_and_not_measured():
     """A target with `at_most` wants little; one without a round is neither met nor missed."""
     rounds = [{"ours": 9.0, "reference": 10.0, "ours-2": 8.0, "reference-2": 10.0}]
     verdicts = {(v.target.text, v.load): v.met for v in judge(lambda _load, _figure: rounds)}
@@ -69,7 +69,7 @@ def test_outcomes_say_met_not_met_and_not_measured():
 
 
 def _look(contender: str, p50: float, *, of_capacity: bool = False) -> Latency:
-    return Latency(contender, 100, of_capacity, 400, p50, 2 * p50, 3 * p50)
+    return Latency(contender, 100, of_capacity, 400, p50, 2 * p50, 3 * p50, 100)
 
 
 def test_looks_at_latency_are_compared_within_their_round():

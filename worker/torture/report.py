@@ -48,7 +48,7 @@ def text(results: Results) -> str:
                 ("publishers", f"{options.agents} agents and a careless one{recorded}"),
                 ("workers", f"{options.workers}"),
                 ("seed", f"{options.seed}"),
-                ("a fault every", f"{options.every:g} s"),
+                ("faults", options.pace_of_faults),
                 *(("service", service.rpartition(" on ")[0]) for service in results.services),
                 ("machine", f"{os.cpu_count()} cores, {platform.machine()}, {platform.system()}"),
                 ("Python", platform.python_version()),

@@ -61,6 +61,11 @@ class Options:
     recorded: Path | None = None
     wish: Wish = field(default_factory=Wish)
 
+    @property
+    def pace_of_faults(self) -> str:
+        """How often something is broken, in words."""
+        return f"a fault every {self.every:g} s" if self.faults else "no faults"
+
 
 def torture(options: Options, screen: Screen) -> Results:
     """Do all of it.
@@ -191,7 +196,7 @@ class _Run:
     async def _publish_and_break(self, stage: Stage, conductor: Conductor) -> float:
         """Publish under faults, and wait until all is told of; how long it took."""
         seconds = self._options.seconds
-        self._screen.step(f"Publishing for {seconds:g} s, a fault every {self._options.every:g} s")
+        self._screen.step(f"Publishing for {seconds:g} s, {self._options.pace_of_faults}")
         traffic = Traffic(self._load, self._settings.broker, self._ledger)
         begin = time.monotonic()
         async with (
