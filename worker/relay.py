@@ -2,8 +2,8 @@
 
 On a connection of its own, since a broker alarm that blocks publishing must not block draining. At once when handed
 over in memory, and by a sweep when a worker died in between, or the broker refused. Promises at least once: a row is
-deleted only after the broker took every event in it; and that a row which is refused keeps no other waiting. Rows are deleted
-beside the publishing: nobody's confirmation waits for the commit that deletes another's.
+deleted only after the broker took every event in it; and that a row which is refused keeps no other waiting. Rows are
+deleted beside the publishing: nobody's confirmation waits for the commit that deletes another's.
 """
 
 import asyncio
