@@ -108,7 +108,7 @@ bench-growth: $(BENCH)/.installed ## Rate against backlog, rows, payload, famili
 	@$(BENCH)/bin/python -m benchmarks --growth $(ARGS)
 
 .PHONY: bench-choices
-bench-choices: $(BENCH)/.installed ## Rate without each design choice, beside the worker as it is (10 minutes)
+bench-choices: $(BENCH)/.installed ## Rate without each design choice, beside the worker as it is (15 minutes)
 	@$(BENCH)/bin/python -m compileall -q contracts worker benchmarks
 	@$(BENCH)/bin/python -m benchmarks --choices $(ARGS)
 

@@ -19,7 +19,7 @@ from benchmarks.measure import Measurement
 from benchmarks.rounds import Entry, Results, run
 from benchmarks.services import Services
 
-_MESSAGES = {"logs": 20_000, "trajectories": 4_000}
+_MESSAGES = {"logs": 20_000, "lifecycle": 16_000, "trajectories": 4_000}
 _ROUNDS = 5
 _HEADS = ("without it", "load", "rate, to the worker as it is", "spread", "CPU", "rounds")
 

@@ -174,7 +174,8 @@ def _index(index: sa.Index) -> str:
     options = index.dialect_options["postgresql"]
     using = f"{options['using']} " if options["using"] else ""
     where = f" where `{_plain(str(options['where']))}`" if options["where"] is not None else ""
-    expressions = ", ".join(_plain(str(getattr(one, "name", one))) for one in index.expressions)
+    names = [_plain(str(getattr(one, "name", one))) for one in index.expressions]
+    expressions = ", ".join(f"{name} {options['ops'].get(name, '')}".strip() for name in names)
     unique = "unique " if index.unique else ""
     return f"{unique}{using}({expressions}){where}"
 

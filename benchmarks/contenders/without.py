@@ -10,6 +10,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from sqlalchemy import types
+from sqlalchemy.dialects.postgresql import asyncpg
+
 from benchmarks.contenders.contender import python
 from benchmarks.contenders.ours import Ours
 from benchmarks.load import Load
@@ -81,6 +84,55 @@ def _entities_last() -> None:
     rows_first = _replace(Writer, "_write", entities_first)
 
 
+def _row_by_row() -> None:
+    from worker.store.facts import Inserter  # noqa: PLC0415
+
+    async def one_by_one(self: Any, connection: Any, messages: Any) -> Any:
+        outcomes, fresh = [], []
+        for message in messages:
+            outcome, new = await together(self, connection, [message])
+            outcomes += outcome
+            fresh += new
+        return outcomes, fresh
+
+    together = _replace(Inserter, "insert", one_by_one)
+
+
+def _folding() -> None:
+    from worker.store.entities import EntityWriter  # noqa: PLC0415
+
+    async def one_by_one(self: Any, connection: Any, changes: Any, named: Any) -> None:
+        for change in changes:
+            await together(self, connection, [change], {})
+        await together(self, connection, [], named)
+
+    together = _replace(EntityWriter, "write", one_by_one)
+
+
+def _json_arrays() -> None:
+    from worker.store import bulk, entities, facts  # noqa: PLC0415
+
+    def array(column: Any, values: Any, *, apart: bool = False) -> Any:  # noqa: ARG001 (as the one it replaces)
+        if bulk.is_json(column):
+            return [None if value is None else to_json(value) for value in values]
+        if isinstance(column.type, types.String):
+            return [None if value is None else str(value) for value in values]
+        return list(values)
+
+    def elements(at: int, column: Any, *, apart: bool) -> str:  # noqa: ARG001 (as above)
+        kind = "text" if bulk.is_json(column) else column.type.compile(dialect=asyncpg.dialect())
+        return f"unnest(${at}::{kind}[])"
+
+    def value(_at: int, column: Any) -> str:
+        return f'a."{column.name}"' + ("::jsonb" if bulk.is_json(column) else "")
+
+    to_json = bulk._json  # noqa: SLF001 (the JSON of one value is no part of the choice)
+    _replace(bulk, "_elements", elements)
+    _replace(bulk, "_value", value)
+    for module in (facts, entities):
+        _replace(module, "array", array)
+
+
 def _whole_deliveries() -> None:
     from worker.broker.tap import Tap  # noqa: PLC0415
 
@@ -116,6 +168,9 @@ CHOICES = (
     Choice("batches-of-100", "at most 100 messages a transaction, not 500", settings={"WORKER_BATCH_MESSAGES": "100"}),
     Choice("batches-of-2000", "at most 2,000", settings={"WORKER_BATCH_MESSAGES": "2000", "WORKER_PREFETCH": "8000"}),
     Choice("prefetch-of-100", "at most 100 deliveries in hand, not 2,000", settings={"WORKER_PREFETCH": "100"}),
+    Choice("statement-a-row", "a statement for each row, not for each batch", undo=_row_by_row),
+    Choice("driver-arrays", "columns as the driver's binary arrays, not as JSON", undo=_json_arrays),
+    Choice("upsert-a-message", "an upsert for each event of an entity, not for each batch of them", "lifecycle", undo=_folding),
     Choice("confirmation-a-message", "a confirmation event for each message, not for each transaction", undo=_confirming),
     Choice("acknowledgement-a-message", "an acknowledgement for each message, not for each run of them", undo=_acknowledging),
     Choice("no-uvloop", "asyncio's own event loop, not uvloop", undo=_event_loop),
